@@ -1,0 +1,194 @@
+//! Names: the one place that knows how objects of a dataset are called, and where ids and the time come from.
+//!
+//! ```text
+//! <dataset>/_smb/00000000000000000001.json                              manifest of version 1
+//! <dataset>/_smb/latest                                                 hint: newest version known to its writer
+//! <dataset>/data/<write id>/bucket-00007-of-00064-<run id>.parquet      one run
+//! ```
+
+use std::fmt;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::spec::BucketCount;
+
+/// The folder of manifests and the hint.
+pub(crate) const MANIFEST_FOLDER: &str = "_smb";
+/// The folder of runs.
+pub(crate) const DATA_FOLDER: &str = "data";
+
+/// Identifies a dataset for its whole life, whatever its path; a UUID in hyphenated form.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DatasetId(String);
+
+impl DatasetId {
+    pub(crate) fn generate(clock: Clock, write_id: &WriteId) -> Self {
+        Self(match clock {
+            Clock::System => random_uuid().hyphenated().to_string(),
+            // A fixed clock replays: the id follows from the write id.
+            Clock::Fixed(_) => {
+                let bytes = write_id.0.as_bytes();
+                let half = |seed| u128::from(twox_hash::XxHash64::oneshot(seed, bytes));
+                uuid::Uuid::from_u128(half(0) << 64 | half(1)).hyphenated().to_string()
+            }
+        })
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DatasetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Identifies one write, from its first uploaded run to its commit. A job that sets its own finds its own commit when it runs again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WriteId(String);
+
+impl WriteId {
+    /// A caller's own write id: 1 to 100 letters, digits, `.`, `_`, `-`, beginning with a letter or digit.
+    ///
+    /// # Errors
+    /// `InvalidInput` if it is not of that form.
+    pub fn new(id: impl Into<String>) -> Result<Self> {
+        let id = id.into();
+        let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if (1..=100).contains(&id.len()) && id.bytes().all(ok) && id.as_bytes()[0].is_ascii_alphanumeric() {
+            return Ok(Self(id));
+        }
+        Err(Error::invalid_input(format!(
+            "a write id is 1 to 100 letters, digits, `.`, `_`, `-`, beginning with a letter or digit, write_id=`{id}`"
+        )))
+    }
+
+    pub(crate) fn generate() -> Self {
+        Self(random_uuid().simple().to_string())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for WriteId {
+    type Error = Error;
+    fn try_from(id: String) -> Result<Self> {
+        Self::new(id)
+    }
+}
+
+impl From<WriteId> for String {
+    fn from(id: WriteId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names the runs of one writer: `<task>-<attempt>-<sequence>`. The attempt is random, so that a job that is run again under the same
+/// write id, or a stalled twin of a task, never writes to a name that was used before.
+#[derive(Debug, Clone)]
+pub(crate) struct RunIds {
+    prefix: String,
+    next: u32,
+}
+
+impl RunIds {
+    pub(crate) fn new(clock: Clock, task: u32) -> Self {
+        let attempt = match clock {
+            Clock::System => random_uuid().as_fields().0,
+            Clock::Fixed(_) => 0,
+        };
+        Self { prefix: format!("{task:05}-{attempt:08x}"), next: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> String {
+        self.next += 1;
+        format!("{}-{:06}", self.prefix, self.next)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that draws ids")]
+fn random_uuid() -> uuid::Uuid {
+    uuid::Uuid::new_v4()
+}
+
+/// Where the time of commits and the randomness of names come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Clock {
+    /// The system's time, random names.
+    #[default]
+    System,
+    /// A time standing still, and names that follow from the write id alone: the same input, options, write id and clock give the same
+    /// bytes. For tests and reproducible builds; two writers with the same write id and task would overwrite each other.
+    Fixed(DateTime<Utc>),
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
+    pub(crate) fn now(self) -> DateTime<Utc> {
+        match self {
+            Self::System => Utc::now(),
+            Self::Fixed(time) => time,
+        }
+        .trunc_subsecs(3)
+    }
+}
+
+/// The names of one dataset's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    root: Path,
+}
+
+impl Layout {
+    pub(crate) fn new(root: Path) -> Self {
+        Self { root }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn manifest(&self, version: u64) -> Path {
+        self.root.clone().join(MANIFEST_FOLDER).join(format!("{version:020}.json"))
+    }
+
+    pub(crate) fn hint(&self) -> Path {
+        self.root.clone().join(MANIFEST_FOLDER).join("latest")
+    }
+
+    /// The object of a run, from its path in the manifest. The path must have passed [`is_run_path`].
+    pub(crate) fn run(&self, relative: &str) -> Path {
+        relative.split('/').fold(self.root.clone(), |path, part| path.join(part))
+    }
+
+    /// The relative path of a new run.
+    pub(crate) fn new_run(write_id: &WriteId, bucket: u32, buckets: BucketCount, run_id: &str) -> String {
+        format!("{DATA_FOLDER}/{write_id}/bucket-{bucket:05}-of-{buckets:05}-{run_id}.parquet")
+    }
+}
+
+/// Whether a manifest's run path stays inside `data/` and has no empty, `.` or `..` part; anything else could point outside the dataset.
+pub(crate) fn is_run_path(relative: &str) -> bool {
+    let mut parts = relative.split('/');
+    parts.next() == Some(DATA_FOLDER)
+        && relative.len() > DATA_FOLDER.len() + 1
+        && parts.all(|part| !part.is_empty() && part != "." && part != ".." && Path::parse(part).is_ok_and(|p| p.as_ref() == part))
+}

@@ -1,0 +1,41 @@
+//! The one place that starts tasks: aborted when dropped, panics become errors.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
+
+/// A running task. Dropping it aborts it (blocking work already started runs to its end, its result discarded).
+#[derive(Debug)]
+pub(crate) struct Task<T>(JoinHandle<Result<T>>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|joined| {
+            joined.unwrap_or_else(|e| Err(Error::internal(format!("a task ended without a result, cause=`{e}`"))))
+        })
+    }
+}
+
+/// Starts `future` on the current tokio runtime.
+#[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
+pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
+    Task(tokio::spawn(future))
+}
+
+/// Runs `work`, which computes or blocks, on the runtime's blocking threads.
+#[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
+pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Task<T> {
+    Task(tokio::task::spawn_blocking(work))
+}
