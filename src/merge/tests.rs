@@ -28,7 +28,12 @@ fn rows(batch: &RecordBatch) -> Rows {
 }
 
 /// Feeds each input in pieces of `piece` rows, on demand.
-fn drive<T>(kernel: &mut dyn Kernel<Item = T>, inputs: &[Vec<Option<i64>>], piece: usize, mut each: impl FnMut(T)) -> Result<()> {
+fn drive<T>(
+    kernel: &mut dyn Kernel<Item = T>,
+    inputs: &[Vec<Option<i64>>],
+    piece: usize,
+    mut each: impl FnMut(T),
+) -> Result<()> {
     let mut fed = vec![0; inputs.len()];
     loop {
         match kernel.step()? {
