@@ -78,7 +78,7 @@ async fn open(reader: RunReader, path: Path) -> Result<Opened> {
     let first = match metadata.metadata().num_row_groups() {
         0 => None,
         _ => {
-            let ranges = chunk_ranges(metadata.metadata(), &mask, 0)?;
+            let ranges = chunk_ranges(metadata.metadata(), &mask, 0, reader.run.bytes)?;
             let bytes = fetch_ranges(&reader.place.store, &path, &ranges).await?;
             Some((ranges, bytes))
         }
@@ -143,14 +143,16 @@ fn check_identity(reader: &RunReader, metadata: &ParquetMetaData) -> Result<()> 
 }
 
 /// The byte ranges of a row group's projected column chunks.
-fn chunk_ranges(metadata: &ParquetMetaData, mask: &ProjectionMask, row_group: usize) -> Result<Vec<Range<u64>>> {
+fn chunk_ranges(metadata: &ParquetMetaData, mask: &ProjectionMask, row_group: usize, file_bytes: u64) -> Result<Vec<Range<u64>>> {
     let columns = metadata.row_group(row_group).columns().iter().enumerate();
     columns
         .filter(|(leaf, _)| mask.leaf_included(*leaf))
         .map(|(_, chunk)| {
-            let (start, length) = chunk.byte_range();
-            let end = start.checked_add(length).ok_or_else(|| Error::corrupt("a column chunk's range overflows"))?;
-            Ok(start..end)
+            // Not `ColumnChunkMetaData::byte_range`, which panics on negative numbers.
+            let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+            let range = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
+            let range = range.and_then(|(start, length)| Some(start..start.checked_add(length)?));
+            range.filter(|range| range.end <= file_bytes).ok_or_else(|| Error::corrupt("a column chunk lies outside its file"))
         })
         .collect()
 }
@@ -299,7 +301,7 @@ impl Reading {
     fn read_ahead(&mut self, reader: &RunReader, path: &Path) -> Result<()> {
         let next = self.row_group + 1;
         if next < self.metadata.metadata().num_row_groups() {
-            let ranges = chunk_ranges(self.metadata.metadata(), &self.mask, next)?;
+            let ranges = chunk_ranges(self.metadata.metadata(), &self.mask, next, reader.run.bytes)?;
             self.ahead = Some(Ahead::Fetching(reader.fetch(path, ranges)));
         }
         Ok(())
