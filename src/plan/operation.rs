@@ -280,9 +280,9 @@ impl Operation for Join {
     }
 
     fn yields_nothing(&self, has_runs: &[bool]) -> bool {
-        let emit = self.kind.emit();
+        let shape = self.kind.shape();
         let [left, right] = [has_runs[0], has_runs[1]];
-        !(left && right || left && emit.left_unmatched || right && emit.right_unmatched)
+        !(left && right || left && shape.left_unmatched || right && shape.right_unmatched)
     }
 }
 
