@@ -190,5 +190,7 @@ pub(crate) fn is_run_path(relative: &str) -> bool {
     let mut parts = relative.split('/');
     parts.next() == Some(DATA_FOLDER)
         && relative.len() > DATA_FOLDER.len() + 1
-        && parts.all(|part| !part.is_empty() && part != "." && part != ".." && Path::parse(part).is_ok_and(|p| p.as_ref() == part))
+        && parts.all(|part| {
+            !part.is_empty() && part != "." && part != ".." && Path::parse(part).is_ok_and(|p| p.as_ref() == part)
+        })
 }

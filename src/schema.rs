@@ -51,7 +51,12 @@ impl FieldDef {
             },
             _ => vec![],
         };
-        Ok(Self { name: field.name().clone(), type_name: type_name(field.data_type())?, nullable: field.is_nullable(), children })
+        Ok(Self {
+            name: field.name().clone(),
+            type_name: type_name(field.data_type())?,
+            nullable: field.is_nullable(),
+            children,
+        })
     }
 
     /// The canonical Arrow field. Fails with `UnsupportedVersion` on a type name that this library does not know.
@@ -231,8 +236,9 @@ pub(crate) fn canonical_schema(schema: &Schema) -> Result<SchemaRef> {
         if !names.insert(field.name()) {
             return Err(Error::invalid_input(format!("two columns have the same name, column=`{}`", field.name())));
         }
-        let canonical = canonical_field(field)
-            .map_err(|e| Error::invalid_input(format!("{e}, column=`{}`", field.name()).replacen("invalid input: ", "", 1)))?;
+        let canonical = canonical_field(field).map_err(|e| {
+            Error::invalid_input(format!("{e}, column=`{}`", field.name()).replacen("invalid input: ", "", 1))
+        })?;
         fields.push(canonical);
     }
     Ok(Arc::new(Schema::new(fields)))
@@ -257,7 +263,8 @@ pub(crate) fn cast_batch(batch: &RecordBatch, target: &SchemaRef) -> Result<Reco
                 return Ok(Arc::clone(column));
             }
             cast_with_options(column, field.data_type(), &options).map_err(|e| {
-                Error::invalid_input(format!("a column cannot be converted without loss, column=`{}`", field.name())).with_source(e)
+                Error::invalid_input(format!("a column cannot be converted without loss, column=`{}`", field.name()))
+                    .with_source(e)
             })
         })
         .collect::<Result<Vec<_>>>()?;
@@ -317,6 +324,12 @@ pub(crate) fn is_key_type(data_type: &DataType) -> bool {
     integer(data_type).is_some()
         || matches!(
             data_type,
-            D::Boolean | D::Date32 | D::Timestamp(_, _) | D::Decimal128(_, _) | D::Utf8View | D::BinaryView | D::FixedSizeBinary(_)
+            D::Boolean
+                | D::Date32
+                | D::Timestamp(_, _)
+                | D::Decimal128(_, _)
+                | D::Utf8View
+                | D::BinaryView
+                | D::FixedSizeBinary(_)
         )
 }

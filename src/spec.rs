@@ -120,7 +120,8 @@ impl BucketSpec {
     /// # Errors
     /// `InvalidInput` for zero buckets, no key column, or a repeated column.
     pub fn new<S: Into<String>>(key: impl IntoIterator<Item = S>, buckets: u32) -> Result<Self> {
-        let buckets = BucketCount::new(buckets).ok_or_else(|| Error::invalid_input("a dataset needs at least one bucket, buckets=`0`"))?;
+        let buckets = BucketCount::new(buckets)
+            .ok_or_else(|| Error::invalid_input("a dataset needs at least one bucket, buckets=`0`"))?;
         let spec = Self {
             key: key.into_iter().map(Into::into).collect(),
             sort: vec![],
@@ -223,7 +224,9 @@ impl BucketSpec {
     pub(crate) fn key_indices(&self, schema: &Schema) -> Result<Vec<usize>> {
         self.key
             .iter()
-            .map(|name| schema.index_of(name).map_err(|_| Error::invalid_input(format!("column `{name}` is not in the schema"))))
+            .map(|name| {
+                schema.index_of(name).map_err(|_| Error::invalid_input(format!("column `{name}` is not in the schema")))
+            })
             .collect()
     }
 }

@@ -1,0 +1,204 @@
+//! The bucket function `iceberg-murmur3-v1`: from the logical value, never from a physical layout, to a hash and a bucket.
+//!
+//! Hashes are chained over the key columns: the hash so far, starting at 0, is the seed of the next column, and a null leaves it as it is. The
+//! canonical bytes of each type are those of `docs/format.md` section 5; its known answers hold this code to the format. The internal
+//! functions rely on canonical key columns of equal length; [`BucketSpec::hashes`] accepts every Arrow layout.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayAccessor, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray,
+    RecordBatch,
+};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Field, Int8Type, Int16Type, Int32Type, Int64Type, Schema, SchemaRef,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type,
+};
+
+use crate::error::{Error, Result};
+use crate::schema::{canonical_type, cast_batch};
+use crate::spec::{BucketCount, BucketFunction, BucketSpec};
+
+/// The bucket of each row, from its canonical key columns.
+///
+/// # Errors
+/// `InvalidInput` if a timestamp in milliseconds has no value in microseconds; `Internal` for a column that cannot be a key.
+pub(crate) fn bucket_ids(function: BucketFunction, key: &[ArrayRef], buckets: BucketCount) -> Result<Vec<u32>> {
+    let mut ids = hash_rows(function, key)?;
+    for id in &mut ids {
+        *id = bucket_of(*id, buckets);
+    }
+    Ok(ids)
+}
+
+/// The unmasked hash of each row, from its canonical key columns. Errors as [`bucket_ids`].
+pub(crate) fn hash_rows(function: BucketFunction, key: &[ArrayRef]) -> Result<Vec<u32>> {
+    let rows = key.first().map_or(0, |column| column.len());
+    match function {
+        BucketFunction::IcebergMurmur3V1 => {
+            let mut hashes = vec![0; rows];
+            for column in key {
+                debug_assert_eq!(column.len(), rows, "key columns are of one length");
+                chain(column, &mut hashes)?;
+            }
+            Ok(hashes)
+        }
+    }
+}
+
+/// The bucket of an unmasked hash.
+pub(crate) fn bucket_of(hash: u32, buckets: BucketCount) -> u32 {
+    (hash & 0x7fff_ffff) % buckets
+}
+
+/// Chains the values of one column onto the hashes so far.
+fn chain(column: &ArrayRef, hashes: &mut [u32]) -> Result<()> {
+    use DataType as D;
+    match column.data_type() {
+        D::Boolean => chain_booleans(column.as_boolean(), hashes),
+        D::Int8 => chain_integers::<Int8Type>(column.as_primitive(), hashes, i64::from),
+        D::Int16 => chain_integers::<Int16Type>(column.as_primitive(), hashes, i64::from),
+        D::Int32 => chain_integers::<Int32Type>(column.as_primitive(), hashes, i64::from),
+        D::Int64 => chain_integers::<Int64Type>(column.as_primitive(), hashes, |v| v),
+        D::UInt8 => chain_integers::<UInt8Type>(column.as_primitive(), hashes, i64::from),
+        D::UInt16 => chain_integers::<UInt16Type>(column.as_primitive(), hashes, i64::from),
+        D::UInt32 => chain_integers::<UInt32Type>(column.as_primitive(), hashes, i64::from),
+        D::UInt64 => chain_integers::<UInt64Type>(column.as_primitive(), hashes, u64::cast_signed),
+        D::Date32 => chain_integers::<Date32Type>(column.as_primitive(), hashes, i64::from),
+        D::Timestamp(TimeUnit::Millisecond, _) => return chain_milliseconds(column.as_primitive(), hashes),
+        D::Timestamp(TimeUnit::Microsecond, _) => {
+            chain_integers::<TimestampMicrosecondType>(column.as_primitive(), hashes, |v| v);
+        }
+        D::Timestamp(TimeUnit::Nanosecond, _) => {
+            // Floor, also before 1970: keys that differ only below the microsecond share a bucket.
+            chain_integers::<TimestampNanosecondType>(column.as_primitive(), hashes, |v| v.div_euclid(1000));
+        }
+        D::Decimal128(_, _) => chain_decimals(column.as_primitive::<Decimal128Type>(), hashes),
+        D::Utf8View => chain_bytes(column.as_string_view(), hashes),
+        D::BinaryView => chain_bytes(column.as_binary_view(), hashes),
+        D::FixedSizeBinary(_) => chain_bytes(column.as_fixed_size_binary(), hashes),
+        other => return Err(Error::internal(format!("a key column is not of a canonical key type, type=`{other}`"))),
+    }
+    Ok(())
+}
+
+fn chain_booleans(column: &BooleanArray, hashes: &mut [u32]) {
+    for_valid(column, hashes, |row, hash| *hash = murmur3(&i64::from(column.value(row)).to_le_bytes(), *hash));
+}
+
+fn chain_integers<T: ArrowPrimitiveType>(
+    column: &PrimitiveArray<T>,
+    hashes: &mut [u32],
+    widen: impl Fn(T::Native) -> i64,
+) {
+    let values = column.values();
+    for_valid(column, hashes, |row, hash| *hash = murmur3(&widen(values[row]).to_le_bytes(), *hash));
+}
+
+fn chain_milliseconds(column: &PrimitiveArray<TimestampMillisecondType>, hashes: &mut [u32]) -> Result<()> {
+    let mut overflow = None;
+    for_valid(column, hashes, |row, hash| match column.value(row).checked_mul(1000) {
+        Some(micros) => *hash = murmur3(&micros.to_le_bytes(), *hash),
+        None => overflow = Some(column.value(row)),
+    });
+    match overflow {
+        None => Ok(()),
+        Some(value) => Err(Error::invalid_input(format!(
+            "a timestamp key is out of the range of microseconds, milliseconds=`{value}`"
+        ))),
+    }
+}
+
+fn chain_decimals(column: &Decimal128Array, hashes: &mut [u32]) {
+    let values = column.values();
+    for_valid(column, hashes, |row, hash| {
+        let bytes = values[row].to_be_bytes();
+        *hash = murmur3(&bytes[16 - shortest_length(values[row])..], *hash);
+    });
+}
+
+fn chain_bytes<'a, T: AsRef<[u8]> + 'a>(column: impl ArrayAccessor<Item = T>, hashes: &mut [u32]) {
+    for_valid(&column, hashes, |row, hash| *hash = murmur3(column.value(row).as_ref(), *hash));
+}
+
+/// Calls `f` with the row and the hash of every row that is not null.
+fn for_valid(column: &dyn Array, hashes: &mut [u32], mut f: impl FnMut(usize, &mut u32)) {
+    match column.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => hashes.iter_mut().enumerate().for_each(|(row, hash)| f(row, hash)),
+        Some(nulls) => nulls.valid_indices().for_each(|row| f(row, &mut hashes[row])),
+    }
+}
+
+/// How many bytes the shortest two's complement form of `value` has: one for zero.
+fn shortest_length(value: i128) -> usize {
+    let sign_bits = if value < 0 { value.leading_ones() } else { value.leading_zeros() };
+    (128 - sign_bits) as usize / 8 + 1
+}
+
+#[expect(clippy::expect_used, reason = "reading from a slice cannot fail")]
+fn murmur3(mut bytes: &[u8], seed: u32) -> u32 {
+    murmur3::murmur3_32(&mut bytes, seed).expect("reading from a slice cannot fail")
+}
+
+impl BucketSpec {
+    /// Hashes the key of each row of `batch`, in whatever Arrow layouts its key columns are: equal logical values give equal hashes.
+    ///
+    /// The bucket of a hash is `(hash & 0x7fffffff) mod N`. Allocates four bytes per row, and a converted copy of key columns that are not in
+    /// their canonical layout.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
+    /// use sort_merge_bucket::BucketSpec;
+    ///
+    /// let spec = BucketSpec::new(["id"], 8)?;
+    /// let narrow = RecordBatch::try_from_iter([("id", Arc::new(Int32Array::from(vec![34, -1])) as ArrayRef)])?;
+    /// let wide = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from(vec![34, -1])) as ArrayRef)])?;
+    /// assert_eq!(spec.hashes(&narrow)?, [2017239379, 1651860712]);
+    /// assert_eq!(spec.hashes(&narrow)?, spec.hashes(&wide)?);
+    /// # Ok::<(), sort_merge_bucket::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidInput` if a key column is missing or of a type that cannot be a key, or if a timestamp does not fit its canonical unit.
+    pub fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
+        hash_rows(self.function(), &self.canonical_key(batch)?)
+    }
+
+    /// The bucket of each row of `batch`, in whatever Arrow layouts its key columns are. See [`hashes`](Self::hashes).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    /// use sort_merge_bucket::BucketSpec;
+    ///
+    /// let names = Arc::new(StringArray::from(vec!["iceberg", "abc"])) as ArrayRef;
+    /// let batch = RecordBatch::try_from_iter([("name", names)])?;
+    /// assert_eq!(BucketSpec::new(["name"], 100)?.bucket_ids(&batch)?, [89, 54]);
+    /// # Ok::<(), sort_merge_bucket::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`hashes`](Self::hashes).
+    pub fn bucket_ids(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
+        bucket_ids(self.function(), &self.canonical_key(batch)?, self.buckets())
+    }
+
+    /// The key columns of `batch`, made canonical.
+    fn canonical_key(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
+        let indices = self.key_indices(batch.schema_ref())?;
+        let key = batch.project(&indices)?;
+        let fields = key
+            .schema_ref()
+            .fields()
+            .iter()
+            .map(|field| Ok(Field::new(field.name(), canonical_type(field.data_type())?, true)))
+            .collect::<Result<Vec<_>>>()?;
+        let canonical: SchemaRef = Arc::new(Schema::new(fields));
+        // Names every column that cannot be a key; sort columns play no part in placement.
+        let key_only = Self::new(self.key().iter().cloned(), self.buckets().get())?;
+        key_only.order_indices(&canonical)?;
+        Ok(cast_batch(&key, &canonical)?.columns().to_vec())
+    }
+}
