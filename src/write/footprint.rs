@@ -188,8 +188,8 @@ fn is_wasteful(logical: u64, memory: usize) -> bool {
 
 fn compact_array(array: &ArrayRef) -> Result<ArrayRef> {
     Ok(match array.data_type() {
-        DataType::Utf8View => compact_views(array.as_byte_view::<StringViewType>(), array),
-        DataType::BinaryView => compact_views(array.as_byte_view::<BinaryViewType>(), array),
+        DataType::Utf8View => compact_views(array.as_byte_view::<StringViewType>(), array)?,
+        DataType::BinaryView => compact_views(array.as_byte_view::<BinaryViewType>(), array)?,
         DataType::List(item) => {
             let list = array.as_list::<i32>();
             let (offsets, items) = rebase(list.offsets());
@@ -203,7 +203,7 @@ fn compact_array(array: &ArrayRef) -> Result<ArrayRef> {
             Arc::new(MapArray::try_new(Arc::clone(entries), offsets, values, map.nulls().cloned(), *sorted)?)
         }
         DataType::Struct(_) => Arc::new(compact_struct(array.as_struct())?),
-        _ if is_wasteful(RowSizes::of(array).total(array.len()), array.get_buffer_memory_size()) => copy(array),
+        _ if is_wasteful(RowSizes::of(array).total(array.len()), array.get_buffer_memory_size()) => copy(array)?,
         _ => Arc::clone(array),
     })
 }
@@ -224,22 +224,22 @@ fn rebase(offsets: &OffsetBuffer<i32>) -> (OffsetBuffer<i32>, Range<usize>) {
     (OffsetBuffer::new(rebased), items)
 }
 
-fn compact_views<T: ByteViewType>(views: &GenericByteViewArray<T>, array: &ArrayRef) -> ArrayRef {
+fn compact_views<T: ByteViewType>(views: &GenericByteViewArray<T>, array: &ArrayRef) -> Result<ArrayRef> {
     // The values of a dictionary may be shared by many views; a copy for each would be larger than what is kept alive.
     let used = view_sizes(views).total(views.len());
     if !is_wasteful(used, views.get_buffer_memory_size()) {
-        return Arc::clone(array);
+        return Ok(Arc::clone(array));
     }
     let kept: usize = views.data_buffers().iter().map(|b| b.capacity()).sum();
     let views = if is_wasteful(views.total_buffer_bytes_used() as u64, kept) { views.gc() } else { views.clone() };
     let array: ArrayRef = Arc::new(views);
-    if is_wasteful(used, array.get_buffer_memory_size()) { copy(&array) } else { array }
+    if is_wasteful(used, array.get_buffer_memory_size()) { copy(&array) } else { Ok(array) }
 }
 
 /// Copies the rows' own slots into new buffers; the data that views point to stays shared.
-fn copy(array: &ArrayRef) -> ArrayRef {
+fn copy(array: &ArrayRef) -> Result<ArrayRef> {
     let data = array.to_data();
     let mut copied = MutableArrayData::new(vec![&data], false, array.len());
-    copied.extend(0, 0, array.len());
-    make_array(copied.freeze())
+    copied.try_extend(0, 0, array.len())?;
+    Ok(make_array(copied.freeze()))
 }

@@ -3,7 +3,6 @@
 //! Only references to rows move: bucket ids are computed per batch, a counting partition puts the references of each bucket side by
 //! side in order of arrival, and each bucket is sorted for itself. Rows are gathered at the end, piece by piece.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -260,7 +259,7 @@ fn sort_bucket(placed: &[Placed], refs: &mut [RowRef]) {
             let mut keys: Vec<(u64, u32)> = refs.iter().enumerate().map(|(i, r)| (prefix(row(r)), i as u32)).collect();
             keys.sort_unstable_by(|a, b| {
                 let rows = || row(&refs[a.1 as usize]).cmp(row(&refs[b.1 as usize]));
-                a.0.cmp(&b.0).then_with(rows).then_with(|| Ordering::cmp(&a.1, &b.1))
+                a.0.cmp(&b.0).then_with(rows).then_with(|| a.1.cmp(&b.1))
             });
             keys.into_iter().map(|(_, i)| refs[i as usize]).collect()
         }

@@ -16,7 +16,7 @@ use twox_hash::XxHash64;
 
 use crate::error::{Error, Result};
 use crate::layout::{DatasetId, Layout, WriteId};
-use crate::manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, MAX_FENCES, Run};
+use crate::manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, MAX_FENCES, Run, key_at};
 use crate::spec::BucketSpec;
 use crate::store::Place;
 use crate::write::footprint::{Cutter, RowSizes};
@@ -211,9 +211,9 @@ impl RunEncoder {
     fn note_keys(&mut self, batch: &RecordBatch) -> Result<()> {
         let key: Vec<ArrayRef> = self.target.0.key.iter().map(|i| Arc::clone(batch.column(*i))).collect();
         if self.first.is_none() {
-            self.first = Some(KeyBound::lower(&key, 0)?);
+            self.first = Some(KeyBound::lower(&key_at(&key, 0)?));
         }
-        self.last = Some(KeyBound::upper(&key, batch.num_rows() - 1)?);
+        self.last = Some(KeyBound::upper(&key_at(&key, batch.num_rows() - 1)?));
         self.fences.sample(&key, self.rows, batch.num_rows() as u64)
     }
 
@@ -293,7 +293,7 @@ impl Fences {
     fn sample(&mut self, key: &[ArrayRef], start: u64, rows: u64) -> Result<()> {
         let mut row = start.max(1).next_multiple_of(self.step);
         while row < start + rows {
-            self.kept.push(Fence { key: KeyBound::lower(key, (row - start) as usize)?, row });
+            self.kept.push(Fence { key: KeyBound::lower(&key_at(key, (row - start) as usize)?), row });
             if self.kept.len() > 2 * MAX_FENCES {
                 self.halve();
             }
