@@ -19,6 +19,9 @@ mod sorter;
 mod spill;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use options::{
     DEFAULT_COMPRESSION, DEFAULT_DICTIONARY, DEFAULT_MAX_ROW_GROUP_ROWS, DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS,
     DEFAULT_ROW_GROUP_BYTES, WriteMode, WriteOptions,
