@@ -18,8 +18,8 @@ pub(crate) const MAX_FENCES: usize = 16;
 /// How many of the newest write ids a manifest carries forward, so that a job that runs again finds its own commit.
 pub(crate) const RECENT_WRITE_IDS: usize = 100;
 
-/// String and binary key values in bounds are cut after this many bytes.
-pub(crate) const MAX_BOUND_BYTES: usize = 64;
+/// Key values in bounds are cut after this many code points (strings) or bytes (binary).
+pub(crate) const MAX_BOUND_LENGTH: usize = 64;
 
 /// One version of a dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,8 +121,8 @@ pub struct Run {
 
 /// A key tuple that is exact or a bound.
 ///
-/// Strings and binary beyond 64 bytes are cut: to a prefix in lower bounds, rounded up in upper bounds. The values after a cut one are left
-/// out, so `values` may be shorter than the key; comparisons stop where it ends.
+/// Strings beyond 64 code points and binary beyond 64 bytes are cut: to a prefix in lower bounds, rounded up in upper bounds. The values after
+/// a cut one are left out, so `values` may be shorter than the key; comparisons stop where it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyBound {
