@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, GenericByteViewArray, ListArray, MapArray, MutableArrayData, RecordBatch, RecordBatchOptions, StructArray,
-    make_array,
+    Array, ArrayRef, AsArray, GenericByteViewArray, ListArray, MapArray, MutableArrayData, RecordBatch,
+    RecordBatchOptions, StructArray, make_array,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{BinaryViewType, ByteViewType, DataType, StringViewType};
@@ -110,7 +110,9 @@ fn view_sizes<T: ByteViewType + ?Sized>(array: &GenericByteViewArray<T>) -> RowS
     };
     RowSizes::PerRow(match array.nulls() {
         None => array.views().iter().map(size).collect(),
-        Some(nulls) => array.views().iter().zip(nulls).map(|(v, valid)| if valid { size(v) } else { VIEW_BYTES }).collect(),
+        Some(nulls) => {
+            array.views().iter().zip(nulls).map(|(v, valid)| if valid { size(v) } else { VIEW_BYTES }).collect()
+        }
     })
 }
 

@@ -71,7 +71,10 @@ impl Intake {
         }
         for (column, field) in batch.columns().iter().zip(self.schema.fields()) {
             if !field.is_nullable() && column.logical_null_count() > 0 {
-                return Err(Error::invalid_input(format!("a column that is not nullable holds nulls, column=`{}`", field.name())));
+                return Err(Error::invalid_input(format!(
+                    "a column that is not nullable holds nulls, column=`{}`",
+                    field.name()
+                )));
             }
         }
         Ok(())

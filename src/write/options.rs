@@ -146,7 +146,15 @@ impl WriteOptions {
 
     /// Checks what has a lower bound. Whether the codec is compiled in is found when a target is made of the options.
     pub(crate) fn check(&self) -> Result<()> {
-        let Self { memory_budget: _, spill_dir: _, max_row_group_rows, row_group_bytes, page_rows, compression: _, dictionary: _ } = self;
+        let Self {
+            memory_budget: _,
+            spill_dir: _,
+            max_row_group_rows,
+            row_group_bytes,
+            page_rows,
+            compression: _,
+            dictionary: _,
+        } = self;
         for (name, value) in
             [("max_row_group_rows", max_row_group_rows), ("row_group_bytes", row_group_bytes), ("page_rows", page_rows)]
         {

@@ -25,7 +25,12 @@ pub(super) struct OrderCheck {
 
 impl OrderCheck {
     pub(super) fn new(schema: &SchemaRef, order: &[usize]) -> Result<Self> {
-        Ok(Self { order: order.to_vec(), converter: RowConverter::new(sort_fields(schema, order))?, last: None, rows: 0 })
+        Ok(Self {
+            order: order.to_vec(),
+            converter: RowConverter::new(sort_fields(schema, order))?,
+            last: None,
+            rows: 0,
+        })
     }
 
     /// Checks a batch and its border to the one before. `Unsorted` names the row and both keys.

@@ -53,7 +53,10 @@ impl Limits {
 }
 
 /// Runs `work` on every part at once, on blocking threads; the results are in the order of the parts.
-pub(super) async fn in_parallel<T, R>(parts: Vec<T>, work: impl Fn(T) -> Result<R> + Clone + Send + 'static) -> Result<Vec<R>>
+pub(super) async fn in_parallel<T, R>(
+    parts: Vec<T>,
+    work: impl Fn(T) -> Result<R> + Clone + Send + 'static,
+) -> Result<Vec<R>>
 where
     T: Send + 'static,
     R: Send + 'static,

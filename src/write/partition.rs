@@ -37,7 +37,13 @@ impl Placement {
     pub(super) fn new(schema: &SchemaRef, spec: &BucketSpec) -> Result<Self> {
         let order = spec.order_indices(schema)?;
         let by_integer = matches!(order.as_slice(), [only] if is_integer(schema.field(*only).data_type()));
-        Ok(Self { spec: spec.clone(), key: spec.key_indices(schema)?, sort_fields: sort_fields(schema, &order), order, by_integer })
+        Ok(Self {
+            spec: spec.clone(),
+            key: spec.key_indices(schema)?,
+            sort_fields: sort_fields(schema, &order),
+            order,
+            by_integer,
+        })
     }
 
     pub(super) fn order(&self) -> &[usize] {
@@ -45,7 +51,8 @@ impl Placement {
     }
 
     fn place(&self, batch: &RecordBatch) -> Result<Placed> {
-        let columns = |indices: &[usize]| indices.iter().map(|i| Arc::clone(batch.column(*i))).collect::<Vec<ArrayRef>>();
+        let columns =
+            |indices: &[usize]| indices.iter().map(|i| Arc::clone(batch.column(*i))).collect::<Vec<ArrayRef>>();
         let buckets = bucket_ids(self.spec.function(), &columns(&self.key), self.spec.buckets())?;
         let keys = if self.by_integer {
             let column = batch.column(self.order[0]);
@@ -126,7 +133,12 @@ impl SortedRows {
     ///
     /// Time is that of hashing and sorting; memory beyond the batches is 8 bytes per row, and while sorting 24 for an integer key, else
     /// 32 and the encoded order columns.
-    pub(super) async fn sort(placement: Arc<Placement>, batches: Vec<RecordBatch>, jobs: usize, piece_bytes: u64) -> Result<Self> {
+    pub(super) async fn sort(
+        placement: Arc<Placement>,
+        batches: Vec<RecordBatch>,
+        jobs: usize,
+        piece_bytes: u64,
+    ) -> Result<Self> {
         let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
         let jobs = jobs.min(rows.iter().sum::<usize>() / MIN_ROWS_PER_JOB).max(1);
 
@@ -305,7 +317,9 @@ impl Pieces {
         while !full && !self.buckets.is_empty() {
             let (bucket, range) = &rows.buckets[self.buckets.start];
             let begin = range.start + self.at;
-            let cut = rows.order[begin..range.end].iter().position(|r| together.push(rows.sizes[r.batch as usize].row(r.row as usize)));
+            let cut = rows.order[begin..range.end]
+                .iter()
+                .position(|r| together.push(rows.sizes[r.batch as usize].row(r.row as usize)));
             full = cut.is_some();
             end = cut.map_or(range.end, |at| begin + at + 1);
             pieces.push((*bucket, end - begin));

@@ -153,7 +153,8 @@ pub(super) struct RunEncoder {
 impl RunEncoder {
     pub(super) fn new(target: &RunTarget, bucket: u32, run_id: &str) -> Result<Self> {
         let Target { dataset_id, write_id, schema, spec, order, properties, place: _, key: _ } = target.0.as_ref();
-        let mut parquet = ArrowWriter::try_new(vec![], Arc::clone(schema), Some(properties.clone())).map_err(encoding)?;
+        let mut parquet =
+            ArrowWriter::try_new(vec![], Arc::clone(schema), Some(properties.clone())).map_err(encoding)?;
         for (key, value) in [
             ("smb.format", FORMAT_VERSION.to_string()),
             ("smb.dataset_id", dataset_id.to_string()),

@@ -63,6 +63,11 @@ impl Sorter {
         })
     }
 
+    /// Checks rows without taking them.
+    pub(super) fn check(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.intake.check(batch)
+    }
+
     /// Takes rows. After an error or when dropped half-way, some rows of `batch` may have been taken and others not.
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.intake.check(batch)?;
@@ -174,10 +179,19 @@ impl Sorter {
 
     /// Sorts the rest and uploads one run for every bucket that has rows, in the order of the buckets.
     ///
-    /// If it fails, what was uploaded is deleted again, as far as the store answers.
-    pub(super) async fn finish(mut self, mut run_ids: RunIds) -> Result<Vec<Run>> {
-        self.merge_spills().await?;
-        let memory = self.sort_buffered().await?;
+    /// A failure comes with the runs that were uploaded by then.
+    pub(super) async fn finish(mut self, run_ids: RunIds) -> Result<Vec<Run>, (Error, Vec<Run>)> {
+        let nothing_uploaded = |e| (e, vec![]);
+        self.merge_spills().await.map_err(nothing_uploaded)?;
+        let memory = self.sort_buffered().await.map_err(nothing_uploaded)?;
+        self.encode(memory, run_ids).await
+    }
+
+    async fn encode(
+        mut self,
+        memory: Option<Arc<SortedRows>>,
+        mut run_ids: RunIds,
+    ) -> Result<Vec<Run>, (Error, Vec<Run>)> {
         let spilled = self.spills.iter().flat_map(|spill| spill.buckets().map(|(bucket, _)| bucket));
         let mut buckets: Vec<u32> = memory.iter().flat_map(|rows| rows.buckets()).chain(spilled).collect();
         buckets.sort_unstable();
@@ -214,12 +228,11 @@ impl Sorter {
                 Err(e) => failure = failure.or(Some(e)),
             }
         }
-        if let Some(e) = failure {
-            delete_runs(self.target.place(), runs.iter().map(|run| run.path.as_str())).await;
-            return Err(e);
-        }
         runs.sort_by_key(|run| run.bucket);
-        Ok(runs)
+        match failure {
+            None => Ok(runs),
+            Some(e) => Err((e, runs)),
+        }
     }
 }
 
@@ -277,7 +290,12 @@ impl Work {
         Ok(Some(run))
     }
 
-    async fn encode_into(self: &Arc<Self>, bucket: u32, encoder: RunEncoder, upload: &mut Upload) -> Result<Option<Run>> {
+    async fn encode_into(
+        self: &Arc<Self>,
+        bucket: u32,
+        encoder: RunEncoder,
+        upload: &mut Upload,
+    ) -> Result<Option<Run>> {
         let mut state = (None, encoder);
         loop {
             let work = Arc::clone(self);

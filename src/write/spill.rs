@@ -54,7 +54,8 @@ impl SpillDir {
     /// Begins a file.
     pub(super) fn file(&self, schema: &SchemaRef) -> Result<SpillWriter> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let file = SpillFile { path: self.0.dir.path().join(format!("{number:06}.arrows")), _folder: Arc::clone(&self.0) };
+        let file =
+            SpillFile { path: self.0.dir.path().join(format!("{number:06}.arrows")), _folder: Arc::clone(&self.0) };
         let output = Counted { inner: BufWriter::new(file.at(File::create_new(&file.path))?), written: 0 };
         let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
         Ok(SpillWriter {

@@ -40,7 +40,12 @@ fn memory() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
 }
 
-fn target(store: &Arc<dyn ObjectStore>, schema: &Schema, spec: &BucketSpec, options: &WriteOptions) -> Result<RunTarget> {
+fn target(
+    store: &Arc<dyn ObjectStore>,
+    schema: &Schema,
+    spec: &BucketSpec,
+    options: &WriteOptions,
+) -> Result<RunTarget> {
     let write_id = WriteId::new("w1")?;
     let id = DatasetId::generate(clock(), &write_id);
     RunTarget::new(place(store), id, write_id, canonical_schema(schema)?, spec.clone(), options)
@@ -59,7 +64,7 @@ async fn write(
         sorter.write(batch).await?;
     }
     let spills = sorter.spill_count();
-    Ok((sorter.finish(RunIds::new(clock(), 0)).await?, spills))
+    Ok((sorter.finish(RunIds::new(clock(), 0)).await.map_err(|(e, _)| e)?, spills))
 }
 
 async fn bytes_of(store: &Arc<dyn ObjectStore>, run: &Run) -> Bytes {
@@ -124,14 +129,19 @@ struct Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     let kind = proptest::sample::select(Kind::ALL);
-    let columns = (proptest::collection::vec(proptest::sample::select(Kind::KEYS), 1..4), proptest::collection::vec(kind, 0..3));
+    let columns =
+        (proptest::collection::vec(proptest::sample::select(Kind::KEYS), 1..4), proptest::collection::vec(kind, 0..3));
     let sizes = (
         0_usize..300,
         proptest::sample::select(&[1_u32, 2, 3, 7, 64][..]),
         proptest::sample::select(&[1024_usize, 4096, 1 << 14, 1 << 16, 1 << 20][..]),
         proptest::collection::vec(proptest::sample::select(&[1_usize, 2, 7, 49, 50, 51, 1000][..]), 1..4),
     );
-    let data = (proptest::sample::select(&[1_u64, 3, 50, u64::MAX][..]), proptest::sample::select(&[0_u64, 20, 100][..]), any::<u64>());
+    let data = (
+        proptest::sample::select(&[1_u64, 3, 50, u64::MAX][..]),
+        proptest::sample::select(&[0_u64, 20, 100][..]),
+        any::<u64>(),
+    );
     (columns, 1_usize..4, sizes, data).prop_map(|((keys, payload), split, sizes, data)| {
         let (rows, buckets, budget, batch_rows) = sizes;
         let (distinct, nulls, seed) = data;

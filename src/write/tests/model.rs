@@ -70,8 +70,16 @@ impl Kind {
         Self::Binary,
         Self::Fixed,
     ];
-    pub(super) const ALL: &[Self] =
-        &[Self::Int64, Self::Bool, Self::Utf8, Self::Utf8View, Self::Dictionary, Self::Binary, Self::List, Self::Struct];
+    pub(super) const ALL: &[Self] = &[
+        Self::Int64,
+        Self::Bool,
+        Self::Utf8,
+        Self::Utf8View,
+        Self::Dictionary,
+        Self::Binary,
+        Self::List,
+        Self::Struct,
+    ];
 
     fn data_type(self) -> DataType {
         match self {
@@ -116,7 +124,9 @@ impl Kind {
             Self::Utf8 | Self::LargeUtf8 | Self::Utf8View | Self::Dictionary => Value::Bytes(text(spread).into_bytes()),
             Self::Binary => Value::Bytes(spread.to_be_bytes()[..(spread % 9) as usize].to_vec()),
             Self::Fixed => Value::Bytes(spread.to_be_bytes()[..3].to_vec()),
-            Self::List => Value::List((0..spread % 4).map(|i| Value::Bytes(text(spread.rotate_left(i as u32)).into_bytes())).collect()),
+            Self::List => Value::List(
+                (0..spread % 4).map(|i| Value::Bytes(text(spread.rotate_left(i as u32)).into_bytes())).collect(),
+            ),
             Self::Struct => Value::List(vec![Value::Bytes(text(spread).into_bytes())]),
         }
     }
@@ -164,7 +174,8 @@ impl Table {
 
     /// Columns `c0`, `c1`, … as a caller hands them in.
     pub(super) fn schema(&self) -> SchemaRef {
-        let fields = self.columns.iter().enumerate().map(|(i, kind)| Field::new(format!("c{i}"), kind.data_type(), true));
+        let fields =
+            self.columns.iter().enumerate().map(|(i, kind)| Field::new(format!("c{i}"), kind.data_type(), true));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
@@ -234,7 +245,9 @@ fn to_array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> ArrayRef
         values.map(|v| v.int().map(|i| T::Native::try_from(i).ok().unwrap())).collect()
     }
     match kind {
-        Kind::Bool => Arc::new(values.map(|v| if let Value::Bool(b) = v { Some(*b) } else { None }).collect::<BooleanArray>()),
+        Kind::Bool => {
+            Arc::new(values.map(|v| if let Value::Bool(b) = v { Some(*b) } else { None }).collect::<BooleanArray>())
+        }
         Kind::Int8 => Arc::new(ints::<Int8Type>(values)),
         Kind::Int16 => Arc::new(ints::<Int16Type>(values)),
         Kind::Int32 => Arc::new(ints::<Int32Type>(values)),
@@ -254,7 +267,9 @@ fn to_array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> ArrayRef
         Kind::Utf8View => Arc::new(values.map(Value::text).collect::<StringViewArray>()),
         Kind::Dictionary => Arc::new(values.map(Value::text).collect::<DictionaryArray<Int16Type>>()),
         Kind::Binary => Arc::new(values.map(Value::bytes).collect::<BinaryArray>()),
-        Kind::Fixed => Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.map(Value::bytes), 3).unwrap()),
+        Kind::Fixed => {
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.map(Value::bytes), 3).unwrap())
+        }
         Kind::List => {
             let mut builder = ListBuilder::new(StringBuilder::new());
             for value in values {
