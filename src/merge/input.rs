@@ -137,7 +137,11 @@ impl<E: Extract> Input<E> {
         if nulls > 0 && column.slice(valid, nulls).null_count() < nulls {
             let null = (0..rows).find(|&row| column.is_null(row)).unwrap_or(0);
             let value = (null..rows).find(|&row| column.is_valid(row)).unwrap_or(0);
-            return Err(self.unsorted(value, &one_row(&[Arc::clone(column)], value - 1), &one_row(&[Arc::clone(column)], value)));
+            return Err(self.unsorted(
+                value,
+                &one_row(&[Arc::clone(column)], value - 1),
+                &one_row(&[Arc::clone(column)], value),
+            ));
         }
         Ok(valid)
     }
@@ -177,7 +181,11 @@ fn show(columns: &[ArrayRef]) -> String {
     let values: Vec<String> = columns
         .iter()
         .map(|column| {
-            if column.is_null(0) { "null".to_owned() } else { array_value_to_string(column, 0).unwrap_or_else(|e| e.to_string()) }
+            if column.is_null(0) {
+                "null".to_owned()
+            } else {
+                array_value_to_string(column, 0).unwrap_or_else(|e| e.to_string())
+            }
         })
         .collect();
     if values.len() == 1 { values.concat() } else { format!("({})", values.join(", ")) }

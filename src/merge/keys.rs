@@ -116,7 +116,11 @@ impl<T: ArrowNativeType + Ord> Keys for PrimitiveKeys<T> {
     }
 
     fn first_descent(&self) -> Option<usize> {
-        if self.0.is_sorted() { None } else { self.0.windows(2).position(|pair| pair[1] < pair[0]).map(|before| before + 1) }
+        if self.0.is_sorted() {
+            None
+        } else {
+            self.0.windows(2).position(|pair| pair[1] < pair[0]).map(|before| before + 1)
+        }
     }
 }
 
@@ -281,7 +285,8 @@ impl Extract for ExtractRows {
 
     fn extract(&self, columns: &[ArrayRef]) -> Result<Self::Keys> {
         let rows = self.0.convert_columns(columns)?;
-        let complete = columns.iter().fold(None, |all, column| NullBuffer::union(all.as_ref(), column.logical_nulls().as_ref()));
+        let complete =
+            columns.iter().fold(None, |all, column| NullBuffer::union(all.as_ref(), column.logical_nulls().as_ref()));
         Ok(RowKeys { offset: 0, len: rows.num_rows(), rows: Arc::new(rows), complete })
     }
 }

@@ -20,15 +20,15 @@ mod input;
 mod keys;
 mod kway;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use arrow::array::RecordBatch;
 
 use crate::error::Result;
 
-pub(crate) use align::{Align, Ties, Window};
+pub(crate) use align::{Align, SourceInputs, SourceRows, Ties, Window};
 pub(crate) use keys::{Extract, ForKeys, Keys, dispatch};
-pub(crate) use kway::SortedMerge;
+pub(crate) use kway::{SortedMerge, gather};
 
 /// What a state machine of this crate says when asked to go on.
 #[derive(Debug)]

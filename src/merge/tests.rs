@@ -14,9 +14,9 @@ fn schema(key: DataType) -> SchemaRef {
 }
 
 /// A batch of keys with values that say where the row was: input and position.
-fn batch(keys: &[Option<i64>], input: usize, from: usize) -> RecordBatch {
+fn batch(keys: &[Option<i64>], input: usize) -> RecordBatch {
     let keys: ArrayRef = Arc::new(Int64Array::from(keys.to_vec()));
-    let values = Int64Array::from_iter_values((0..keys.len()).map(|i| (input * 1_000_000 + from + i) as i64));
+    let values = Int64Array::from_iter_values((0..keys.len()).map(|i| (input * 1_000_000 + i) as i64));
     RecordBatch::try_new(schema(DataType::Int64), vec![keys, Arc::new(values)]).unwrap()
 }
 
@@ -28,20 +28,30 @@ fn rows(batch: &RecordBatch) -> Rows {
 }
 
 /// Feeds each input in pieces of `piece` rows, on demand.
-fn drive<T>(kernel: &mut dyn Kernel<Item = T>, inputs: &[Vec<Option<i64>>], piece: usize, mut each: impl FnMut(T)) -> Result<()> {
+pub(crate) fn drive_batches<T>(
+    kernel: &mut dyn Kernel<Item = T>,
+    inputs: &[RecordBatch],
+    piece: usize,
+    mut each: impl FnMut(T),
+) -> Result<()> {
     let mut fed = vec![0; inputs.len()];
     loop {
         match kernel.step()? {
             Step::Done => return Ok(()),
             Step::Item(item) => each(item),
-            Step::Needs(input) if fed[input] == inputs[input].len() => kernel.finish(input),
+            Step::Needs(input) if fed[input] == inputs[input].num_rows() => kernel.finish(input),
             Step::Needs(input) => {
-                let end = (fed[input] + piece).min(inputs[input].len());
-                kernel.push(input, batch(&inputs[input][fed[input]..end], input, fed[input]))?;
-                fed[input] = end;
+                let rows = piece.min(inputs[input].num_rows() - fed[input]);
+                kernel.push(input, inputs[input].slice(fed[input], rows))?;
+                fed[input] += rows;
             }
         }
     }
+}
+
+fn drive<T>(kernel: &mut dyn Kernel<Item = T>, inputs: &[Vec<Option<i64>>], piece: usize, each: impl FnMut(T)) -> Result<()> {
+    let batches: Vec<_> = inputs.iter().enumerate().map(|(input, keys)| batch(keys, input)).collect();
+    drive_batches(kernel, &batches, piece, each)
 }
 
 fn null_last(key: Option<i64>) -> (bool, Option<i64>) {
@@ -221,7 +231,7 @@ fn strings_order_by_bytes_whatever_their_length() {
 #[test]
 fn one_input_passes_its_batches_on_without_a_copy() {
     let mut merge = SortedMerge::new(&schema(DataType::Int64), &[0], 2, 2).unwrap();
-    let fed = batch(&[Some(1), Some(2), Some(3)], 0, 0);
+    let fed = batch(&[Some(1), Some(2), Some(3)], 0);
     merge.push(0, fed.clone()).unwrap();
     merge.finish(1);
     let Step::Item(out) = merge.step().unwrap() else { panic!("no item") };

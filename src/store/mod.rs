@@ -1,10 +1,14 @@
-//! The dataset in its object store: finding and opening versions, the `commit` protocol, range `fetch`.
+//! The dataset in its object store: finding and `open`ing versions, the `commit` protocol, range `fetch`.
 
 mod commit;
+mod open;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
 use object_store::ObjectStore;
+use object_store::path::Path;
 
 use crate::layout::Layout;
 
@@ -15,4 +19,11 @@ pub(crate) use commit::{Change, commit};
 pub(crate) struct Place {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) layout: Layout,
+}
+
+impl Place {
+    /// The dataset at `root`; nothing is read or written.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, root: impl Into<Path>) -> Self {
+        Self { store, layout: Layout::new(root.into()) }
+    }
 }
