@@ -24,3 +24,7 @@ pub use layout::{Clock, DatasetId, WriteId};
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
 pub use partitions::Partitions;
 pub use spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder, NullPlacement, SortColumn, SortDirection};
+pub use write::{
+    DEFAULT_COMPRESSION, DEFAULT_DICTIONARY, DEFAULT_MAX_ROW_GROUP_ROWS, DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS,
+    DEFAULT_ROW_GROUP_BYTES, DatasetWriter, DatasetWriterBuilder, WriteMode, WriteOptions, WriteTicket, WrittenRuns,
+};
