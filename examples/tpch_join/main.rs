@@ -14,6 +14,7 @@ mod query;
 mod report;
 mod scan;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -195,7 +196,7 @@ fn compare(
         bar.inc(expected.join.rows);
 
         let stopwatch = Stopwatch::start();
-        let answer = runtime.block_on(join(query, &plan))?;
+        let answer = runtime.block_on(join(query, &plan, options.threads))?;
         let (time, memory) = stopwatch.stop();
         assert_eq!(answer, expected.join, "{} join", query.name());
         joins.push(time);
@@ -234,11 +235,11 @@ fn plan(query: Query, orders: &Dataset, lineitem: &Dataset) -> Result<JoinPlan, 
 }
 
 /// Joins all slots in parallel and reduces the joined batches.
-async fn join(query: Query, plan: &JoinPlan) -> Result<Answer, Failure> {
+async fn join(query: Query, plan: &JoinPlan, threads: NonZeroUsize) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
-    let mut rows = plan.stream(Parallelism::Available);
-    while let Some(item) = rows.try_next().await? {
-        query.reduce(&mut answer, &item.batch)?;
+    let mut rows = plan.stream(Parallelism::Slots(threads));
+    while let Some(joined) = rows.try_next().await? {
+        query.reduce(&mut answer, &joined.item)?;
     }
     Ok(answer)
 }
