@@ -1,1 +1,37 @@
-//! Stub.
+//! Writing: rows in any order become N buckets of sorted runs.
+//!
+//! * `options`: mode and tuning of a write; `parallel`: how the memory budget and the processors are divided.
+//! * `builder`: a write checked against what is there; `ticket`: a write as data; `writer`: the [`DatasetWriter`].
+//! * `intake`: batches as they come, checked, made canonical and buffered; `footprint`: what rows weigh.
+//! * `partition`: a full buffer in the order (bucket, key); `spill`: such rows on local disk.
+//! * `bucket_rows`: all rows of a bucket, merged; `order_check`: their order, checked; `run_encoder`: their Parquet bytes;
+//!   `upload`: bytes into the store; `run_file`: the last two as one; `sorter`: all of it together.
+
+mod bucket_rows;
+mod builder;
+mod footprint;
+mod intake;
+mod options;
+mod order_check;
+mod parallel;
+mod partition;
+mod run_encoder;
+mod run_file;
+mod sorter;
+mod spill;
+mod ticket;
+mod upload;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use builder::DatasetWriterBuilder;
+pub use options::{
+    DEFAULT_COMPRESSION, DEFAULT_DICTIONARY, DEFAULT_MAX_ROW_GROUP_ROWS, DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS,
+    DEFAULT_ROW_GROUP_BYTES, WriteMode, WriteOptions,
+};
+pub(crate) use run_encoder::RunTarget;
+pub(crate) use run_file::RunFileWriter;
+pub use ticket::{WriteTicket, WrittenRuns};
+pub use writer::DatasetWriter;

@@ -1,0 +1,194 @@
+//! How a dataset is written: the mode of a write and its tuning. Plain data, serialisable; every default is a named constant.
+
+use std::path::{Path, PathBuf};
+
+use parquet::basic::Compression;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Default of [`WriteOptions::memory_budget`]: 1 GiB.
+pub const DEFAULT_MEMORY_BUDGET: usize = 1 << 30;
+
+/// Default of [`WriteOptions::max_row_group_rows`]: 131 072 rows. A reader of a slot holds one or two row groups per open run, so that
+/// this bounds its memory.
+pub const DEFAULT_MAX_ROW_GROUP_ROWS: usize = 131_072;
+
+/// Default of [`WriteOptions::row_group_bytes`]: 8 MiB, about the size from which object stores answer range reads at full speed.
+pub const DEFAULT_ROW_GROUP_BYTES: usize = 8 << 20;
+
+/// Default of [`WriteOptions::page_rows`]: 8192 rows.
+pub const DEFAULT_PAGE_ROWS: usize = 8192;
+
+/// Default of [`WriteOptions::dictionary`]: on.
+pub const DEFAULT_DICTIONARY: bool = true;
+
+/// Default of [`WriteOptions::compression`]: zstd at its lowest level.
+pub const DEFAULT_COMPRESSION: &str = "zstd(1)";
+
+/// What a write does to what the dataset holds already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum WriteMode {
+    /// Makes the dataset. `Conflict` if there is one already, unless it was dropped.
+    #[default]
+    Create,
+    /// Adds the rows to those that are there, or makes the dataset if there is none. The schema and the bucket spec must be those of the
+    /// dataset, but for the bucket count, else `Incompatible`. Commits made meanwhile by others are kept, unless one of them replaced
+    /// the rows or changed spec or schema (`Conflict`).
+    Append,
+    /// Puts the rows in the place of all that are there, or makes the dataset if there is none. Schema and spec may be others than
+    /// before. A commit made meanwhile by anyone else is a `Conflict`.
+    Replace,
+}
+
+/// Tuning of a write.
+///
+/// # Memory
+/// Half of [`memory_budget`](Self::memory_budget) buffers rows until they are sorted and spilled, the other half pays for sorting,
+/// merging and encoding. What the caller hands in is the caller's own, and so is one row group of every bucket that is being encoded: a
+/// budget of less than some 64 MiB is exceeded by that.
+///
+/// ```
+/// use sort_merge_bucket::WriteOptions;
+/// let options = WriteOptions::default().with_memory_budget(256 << 20).with_page_rows(4096);
+/// let text = serde_json::to_string(&options)?;
+/// assert!(text.contains(r#""compression":"zstd(1)""#));
+/// assert_eq!(serde_json::from_str::<WriteOptions>(&text)?, options);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// Bytes of memory for buffering, sorting and merging rows; any number works, small ones spill often. Default
+    /// [`DEFAULT_MEMORY_BUDGET`].
+    pub memory_budget: usize,
+    /// The local folder for spill files, which exist only as long as the writer; `None` is the system's folder for temporary files.
+    pub spill_dir: Option<PathBuf>,
+    /// The most rows of a row group, at least 1. Default [`DEFAULT_MAX_ROW_GROUP_ROWS`].
+    pub max_row_group_rows: usize,
+    /// The encoded and compressed size in bytes at which a row group ends, at least 1. Default [`DEFAULT_ROW_GROUP_BYTES`].
+    pub row_group_bytes: usize,
+    /// The most rows of a data page, at least 1: the unit that a selective read skips. Default [`DEFAULT_PAGE_ROWS`].
+    pub page_rows: usize,
+    /// The codec of the pages. Default [`DEFAULT_COMPRESSION`].
+    #[serde(with = "compression_text")]
+    pub compression: Compression,
+    /// Whether columns are dictionary-encoded as long as it pays. Default [`DEFAULT_DICTIONARY`].
+    pub dictionary: bool,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self {
+            memory_budget: DEFAULT_MEMORY_BUDGET,
+            spill_dir: None,
+            max_row_group_rows: DEFAULT_MAX_ROW_GROUP_ROWS,
+            row_group_bytes: DEFAULT_ROW_GROUP_BYTES,
+            page_rows: DEFAULT_PAGE_ROWS,
+            compression: Compression::ZSTD(parquet::basic::ZstdLevel::default()),
+            dictionary: DEFAULT_DICTIONARY,
+        }
+    }
+}
+
+impl WriteOptions {
+    /// Sets [`memory_budget`](Self::memory_budget), by default [`DEFAULT_MEMORY_BUDGET`].
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: usize) -> Self {
+        self.memory_budget = bytes;
+        self
+    }
+
+    /// Sets [`spill_dir`](Self::spill_dir), by default the system's folder for temporary files.
+    #[must_use]
+    pub fn with_spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.spill_dir = Some(dir.as_ref().to_path_buf());
+        self
+    }
+
+    /// Sets [`max_row_group_rows`](Self::max_row_group_rows), by default [`DEFAULT_MAX_ROW_GROUP_ROWS`].
+    #[must_use]
+    pub fn with_max_row_group_rows(mut self, rows: usize) -> Self {
+        self.max_row_group_rows = rows;
+        self
+    }
+
+    /// Sets [`row_group_bytes`](Self::row_group_bytes), by default [`DEFAULT_ROW_GROUP_BYTES`].
+    #[must_use]
+    pub fn with_row_group_bytes(mut self, bytes: usize) -> Self {
+        self.row_group_bytes = bytes;
+        self
+    }
+
+    /// Sets [`page_rows`](Self::page_rows), by default [`DEFAULT_PAGE_ROWS`].
+    #[must_use]
+    pub fn with_page_rows(mut self, rows: usize) -> Self {
+        self.page_rows = rows;
+        self
+    }
+
+    /// Sets [`compression`](Self::compression), by default [`DEFAULT_COMPRESSION`].
+    #[must_use]
+    pub fn with_compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Sets [`dictionary`](Self::dictionary), by default [`DEFAULT_DICTIONARY`].
+    #[must_use]
+    pub fn with_dictionary(mut self, dictionary: bool) -> Self {
+        self.dictionary = dictionary;
+        self
+    }
+
+    /// Checks what has a lower bound. Whether the codec is compiled in is found when a target is made of the options.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Self {
+            memory_budget: _,
+            spill_dir: _,
+            max_row_group_rows,
+            row_group_bytes,
+            page_rows,
+            compression: _,
+            dictionary: _,
+        } = self;
+        for (name, value) in
+            [("max_row_group_rows", max_row_group_rows), ("row_group_bytes", row_group_bytes), ("page_rows", page_rows)]
+        {
+            if *value == 0 {
+                return Err(Error::invalid_input(format!("a write option must be at least 1, {name}=`0`")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A codec as text, such as `zstd(1)` or `lz4_raw`: the form that parquet's own parser of codecs reads.
+mod compression_text {
+    use parquet::basic::Compression;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn text(compression: Compression) -> String {
+        match compression {
+            Compression::UNCOMPRESSED => "uncompressed".into(),
+            Compression::SNAPPY => "snappy".into(),
+            Compression::LZO => "lzo".into(),
+            Compression::LZ4 => "lz4".into(),
+            Compression::LZ4_RAW => "lz4_raw".into(),
+            Compression::GZIP(level) => format!("gzip({})", level.compression_level()),
+            Compression::BROTLI(level) => format!("brotli({})", level.compression_level()),
+            Compression::ZSTD(level) => format!("zstd({})", level.compression_level()),
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(compression: &Compression, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text(*compression))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Compression, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

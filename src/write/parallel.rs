@@ -1,0 +1,88 @@
+//! How the writer uses the machine: how much at once, in pieces of which size, and the helper that runs pieces in parallel.
+
+use futures::future::try_join_all;
+
+use crate::error::Result;
+use crate::task;
+use crate::write::options::WriteOptions;
+
+/// The most rows of a piece that is gathered, spilled, merged or encoded at once.
+pub(super) const PIECE_ROWS: usize = 8192;
+
+/// The most bytes of a piece, whatever the budget: past this size pieces gain nothing.
+const MAX_PIECE_BYTES: u64 = 4 << 20;
+
+/// The least bytes of a piece: below this size the cost of handling a piece outweighs the memory it saves.
+const MIN_PIECE_BYTES: u64 = 16 << 10;
+
+/// What part of the budget a piece is. A merge holds a piece of every input and as much again of output, in half of the budget: 256
+/// inputs for one bucket at once, 32 for eight.
+const PIECES_PER_BUDGET: u64 = 1024;
+
+/// The bytes that the encoding of one run needs besides its input, in row groups: the open one with its uncompressed pages and
+/// dictionaries, the finished one, and parts under way.
+const ROW_GROUPS_PER_ENCODER: usize = 4;
+
+/// How the memory budget is divided.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Rows are sorted and spilled when the buffer holds this many bytes.
+    pub(super) buffer_bytes: usize,
+    /// A piece ends with the row that reaches this many bytes.
+    pub(super) piece_bytes: u64,
+    /// How many computations run at once.
+    pub(super) jobs: usize,
+    /// How many runs are encoded at once.
+    pub(super) encoders: usize,
+    /// How many spills are merged at once.
+    pub(super) fan_in: usize,
+    /// How many bytes of finished runs may wait for the store.
+    pub(super) upload_bytes: usize,
+}
+
+impl Limits {
+    pub(super) fn new(options: &WriteOptions) -> Self {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let half = options.memory_budget / 2;
+        let piece_bytes = (options.memory_budget as u64 / PIECES_PER_BUDGET).clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES);
+        let encoders = (half / options.row_group_bytes.saturating_mul(ROW_GROUPS_PER_ENCODER)).clamp(1, jobs);
+        let fan_in = (half as u64 / (2 * piece_bytes * jobs as u64)).clamp(4, 1024) as usize;
+        let upload_bytes = options.row_group_bytes.saturating_mul(2 * encoders).min(u32::MAX as usize);
+        Self { buffer_bytes: half.max(1), piece_bytes, jobs, encoders, fan_in, upload_bytes }
+    }
+}
+
+/// Runs `work` on every part at once, on blocking threads; the results are in the order of the parts.
+pub(super) async fn in_parallel<T, R>(
+    parts: Vec<T>,
+    work: impl Fn(T) -> Result<R> + Clone + Send + 'static,
+) -> Result<Vec<R>>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let tasks = parts.into_iter().map(|part| {
+        let work = work.clone();
+        task::spawn_blocking(move || work(part))
+    });
+    try_join_all(tasks.collect::<Vec<_>>()).await
+}
+
+/// Splits `weights` into at most `parts` consecutive ranges of about the same weight, none empty.
+pub(super) fn split_evenly(weights: &[usize], parts: usize) -> Vec<std::ops::Range<usize>> {
+    let total: usize = weights.iter().sum();
+    let share = total.div_ceil(parts.max(1)).max(1);
+    let mut ranges = vec![];
+    let (mut start, mut weight) = (0, 0);
+    for (i, w) in weights.iter().enumerate() {
+        weight += w;
+        if weight >= share {
+            ranges.push(start..i + 1);
+            (start, weight) = (i + 1, 0);
+        }
+    }
+    if start < weights.len() {
+        ranges.push(start..weights.len());
+    }
+    ranges
+}

@@ -1,0 +1,333 @@
+//! The external sort behind a writer: buffer, spill, merge spills, encode every bucket. Knows runs, and nothing of commits.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use object_store::ObjectStoreExt;
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Result};
+use crate::layout::RunIds;
+use crate::manifest::Run;
+use crate::store::Place;
+use crate::task;
+use crate::write::bucket_rows::BucketRows;
+use crate::write::footprint::{Cutter, RowSizes};
+use crate::write::intake::Intake;
+use crate::write::options::WriteOptions;
+use crate::write::parallel::{Limits, PIECE_ROWS, in_parallel, split_evenly};
+use crate::write::partition::{Placement, SortedRows};
+use crate::write::run_encoder::{RunEncoder, RunTarget};
+use crate::write::spill::{Spill, SpillDir};
+use crate::write::upload::Upload;
+
+/// Runs that are encoded or uploaded at once: small files wait for the store, not for the processor.
+const RUNS_UNDER_WAY: usize = 64;
+
+/// Encoded bytes that are worth a visit to the upload.
+const HAND_OVER_BYTES: usize = 1 << 20;
+
+/// The unit in which waiting bytes are counted, so that any sum fits a semaphore.
+const UPLOAD_UNIT: u64 = 1 << 10;
+
+/// Sorts rows into runs.
+#[derive(Debug)]
+pub(super) struct Sorter {
+    target: RunTarget,
+    placement: Arc<Placement>,
+    limits: Limits,
+    intake: Intake,
+    spill_parent: Option<PathBuf>,
+    /// Made at the first spill.
+    spill_dir: Option<SpillDir>,
+    /// Oldest first: rows of equal keys stay in order of arrival.
+    spills: Vec<Spill>,
+}
+
+impl Sorter {
+    pub(super) fn new(target: RunTarget, options: &WriteOptions) -> Result<Self> {
+        let limits = Limits::new(options);
+        Ok(Self {
+            placement: Arc::new(Placement::new(target.schema(), target.spec())?),
+            intake: Intake::new(Arc::clone(target.schema()), &limits),
+            limits,
+            target,
+            spill_parent: options.spill_dir.clone(),
+            spill_dir: None,
+            spills: vec![],
+        })
+    }
+
+    /// Checks rows without taking them.
+    pub(super) fn check(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.intake.check(batch)
+    }
+
+    /// Takes rows. After an error or when dropped half-way, some rows of `batch` may have been taken and others not.
+    pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.intake.check(batch)?;
+        for part in Intake::parts(batch) {
+            for piece in self.intake.pieces(&part)? {
+                if self.intake.push(piece)? {
+                    self.spill().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sorts what is buffered; `None` if that is nothing.
+    async fn sort_buffered(&mut self) -> Result<Option<Arc<SortedRows>>> {
+        let batches = self.intake.take()?;
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        let Limits { jobs, piece_bytes, .. } = self.limits;
+        Ok(Some(Arc::new(SortedRows::sort(Arc::clone(&self.placement), batches, jobs, piece_bytes).await?)))
+    }
+
+    fn spill_dir(&mut self) -> Result<SpillDir> {
+        if self.spill_dir.is_none() {
+            self.spill_dir = Some(SpillDir::create(self.spill_parent.as_deref())?);
+        }
+        self.spill_dir.clone().ok_or_else(|| Error::internal("no folder for spill files"))
+    }
+
+    async fn spill(&mut self) -> Result<()> {
+        let Some(rows) = self.sort_buffered().await? else { return Ok(()) };
+        let dir = self.spill_dir()?;
+        let schema = Arc::clone(self.target.schema());
+        let parts = rows.split(self.limits.jobs);
+        let write = move |buckets| {
+            let mut file = dir.file(&schema)?;
+            let mut pieces = rows.pieces(buckets);
+            while let Some((bucket, piece)) = pieces.next()? {
+                file.write(bucket, &piece)?;
+            }
+            file.finish()
+        };
+        self.spills.push(Spill::of_parts(in_parallel(parts, write).await?));
+        Ok(())
+    }
+
+    /// How many spills there are.
+    #[cfg(test)]
+    pub(super) fn spill_count(&self) -> usize {
+        self.spills.len()
+    }
+
+    /// Merges spills until at most `fan_in` are left, so that the last merge fits the budget whatever the number of spills.
+    async fn merge_spills(&mut self) -> Result<()> {
+        // One of the last merge's inputs is what is still in memory.
+        let fan_in = self.limits.fan_in - 1;
+        while self.spills.len() > fan_in {
+            let excess = self.spills.len() - fan_in;
+            // Each merge of `fan_in` spills makes `fan_in - 1` fewer; no more rows are merged than needed.
+            let mut left = excess;
+            let mut merged = vec![];
+            let mut spills = std::mem::take(&mut self.spills).into_iter();
+            loop {
+                let size = if left == 0 { 1 } else { fan_in.min(left + 1) };
+                let group: Vec<Spill> = spills.by_ref().take(size).collect();
+                match group.len() {
+                    0 => break,
+                    1 => merged.extend(group),
+                    n => {
+                        left -= (n - 1).min(left);
+                        merged.push(self.merge_group(group).await?);
+                    }
+                }
+            }
+            self.spills = merged;
+        }
+        Ok(())
+    }
+
+    async fn merge_group(&mut self, group: Vec<Spill>) -> Result<Spill> {
+        let dir = self.spill_dir()?;
+        let target = self.target.clone();
+        let piece_bytes = self.limits.piece_bytes;
+        let mut sizes = BTreeMap::<u32, usize>::new();
+        for (bucket, bytes) in group.iter().flat_map(Spill::buckets) {
+            *sizes.entry(bucket).or_default() += bytes as usize;
+        }
+        let buckets: Vec<u32> = sizes.keys().copied().collect();
+        let weights: Vec<usize> = sizes.into_values().collect();
+        let parts = split_evenly(&weights, self.limits.jobs).into_iter().map(|part| buckets[part].to_vec()).collect();
+        let group = Arc::new(group);
+        let merge = move |buckets: Vec<u32>| {
+            let mut file = dir.file(target.schema())?;
+            for bucket in buckets {
+                let mut rows = BucketRows::open(target.schema(), target.order(), &group, None, bucket)?;
+                while let Some(batch) = rows.next()? {
+                    // The rows of one output batch may be as heavy as they like, so it is cut again.
+                    let mut cutter = Cutter::new(PIECE_ROWS, piece_bytes);
+                    for (range, _) in cutter.cut(&RowSizes::of_batch(&batch), batch.num_rows()) {
+                        file.write(bucket, &batch.slice(range.start, range.len()))?;
+                    }
+                }
+            }
+            file.finish()
+        };
+        Ok(Spill::of_parts(in_parallel(parts, merge).await?))
+    }
+
+    /// Sorts the rest and uploads one run for every bucket that has rows, in the order of the buckets.
+    ///
+    /// A failure comes with the runs that were uploaded by then.
+    pub(super) async fn finish(mut self, run_ids: RunIds) -> Result<Vec<Run>, (Error, Vec<Run>)> {
+        let nothing_uploaded = |e| (e, vec![]);
+        self.merge_spills().await.map_err(nothing_uploaded)?;
+        let memory = self.sort_buffered().await.map_err(nothing_uploaded)?;
+        self.encode(memory, run_ids).await
+    }
+
+    async fn encode(
+        mut self,
+        memory: Option<Arc<SortedRows>>,
+        mut run_ids: RunIds,
+    ) -> Result<Vec<Run>, (Error, Vec<Run>)> {
+        let spilled = self.spills.iter().flat_map(|spill| spill.buckets().map(|(bucket, _)| bucket));
+        let mut buckets: Vec<u32> = memory.iter().flat_map(|rows| rows.buckets()).chain(spilled).collect();
+        buckets.sort_unstable();
+        buckets.dedup();
+
+        let upload_units = (self.limits.upload_bytes as u64 / UPLOAD_UNIT).max(1) as u32;
+        let work = Arc::new(Work {
+            target: self.target.clone(),
+            spills: std::mem::take(&mut self.spills),
+            memory,
+            encoders: Semaphore::new(self.limits.encoders),
+            uploads: Semaphore::new(upload_units as usize),
+            upload_units,
+            failed: AtomicBool::new(false),
+        });
+        let jobs = buckets.into_iter().map(|bucket| {
+            let work = Arc::clone(&work);
+            let run_id = run_ids.next();
+            async move {
+                let run = work.encode(bucket, &run_id).await;
+                if run.is_err() {
+                    work.failed.store(true, Ordering::Relaxed);
+                }
+                run
+            }
+        });
+        let results: Vec<Result<Option<Run>>> = stream::iter(jobs).buffer_unordered(RUNS_UNDER_WAY).collect().await;
+
+        let mut runs = vec![];
+        let mut failure = None;
+        for result in results {
+            match result {
+                Ok(run) => runs.extend(run),
+                Err(e) => failure = failure.or(Some(e)),
+            }
+        }
+        runs.sort_by_key(|run| run.bucket);
+        match failure {
+            None => Ok(runs),
+            Some(e) => Err((e, runs)),
+        }
+    }
+}
+
+/// Deletes runs that no manifest names, as far as the store answers; what stays is invisible, and a vacuum's to remove.
+pub(super) async fn delete_runs(place: &Place, paths: impl Iterator<Item = &str>) {
+    let delete = |path| async move { drop(place.store.delete(&path).await) };
+    let paths: Vec<_> = paths.map(|path| place.layout.run(path)).collect();
+    stream::iter(paths.into_iter().map(delete)).buffer_unordered(RUNS_UNDER_WAY).collect::<()>().await;
+}
+
+/// What the encoding of all buckets shares.
+#[derive(Debug)]
+struct Work {
+    target: RunTarget,
+    spills: Vec<Spill>,
+    memory: Option<Arc<SortedRows>>,
+    /// A permit per run that is being encoded.
+    encoders: Semaphore,
+    /// A permit per unit of encoded bytes that wait for the store.
+    uploads: Semaphore,
+    upload_units: u32,
+    failed: AtomicBool,
+}
+
+/// What a visit to the blocking threads brings back.
+enum Encoded {
+    Part(BucketRows, RunEncoder, Bytes),
+    Last(Option<(Bytes, Run)>),
+}
+
+impl Work {
+    /// Writes the run of one bucket; nothing if another bucket failed meanwhile.
+    async fn encode(self: &Arc<Self>, bucket: u32, run_id: &str) -> Result<Option<Run>> {
+        let closed = |_| Error::internal("a semaphore was closed");
+        let encoding = self.encoders.acquire().await.map_err(closed)?;
+        if self.failed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let encoder = RunEncoder::new(&self.target, bucket, run_id)?;
+        let place = self.target.place();
+        let mut upload = Upload::new(Arc::clone(&place.store), place.layout.run(encoder.path()));
+        let run = match self.encode_into(bucket, encoder, &mut upload).await {
+            Ok(Some(run)) => run,
+            other => {
+                upload.abort().await;
+                return other;
+            }
+        };
+        // Taken before the next run may be encoded, so that a slow store slows the encoding down.
+        let units = run.bytes.div_ceil(UPLOAD_UNIT).min(u64::from(self.upload_units)) as u32;
+        let waiting = self.uploads.acquire_many(units).await.map_err(closed)?;
+        drop(encoding);
+        upload.finish().await?;
+        drop(waiting);
+        Ok(Some(run))
+    }
+
+    async fn encode_into(
+        self: &Arc<Self>,
+        bucket: u32,
+        encoder: RunEncoder,
+        upload: &mut Upload,
+    ) -> Result<Option<Run>> {
+        let mut state = (None, encoder);
+        loop {
+            let work = Arc::clone(self);
+            let (rows, mut encoder) = state;
+            let visit = move || {
+                let mut rows = match rows {
+                    Some(rows) => rows,
+                    None => {
+                        let Self { target, spills, memory, .. } = work.as_ref();
+                        BucketRows::open(target.schema(), target.order(), spills, memory.as_ref(), bucket)?
+                    }
+                };
+                while let Some(batch) = rows.next()? {
+                    encoder.write(&batch)?;
+                    if encoder.ready_bytes() >= HAND_OVER_BYTES {
+                        let bytes = encoder.take_bytes()?;
+                        return Ok(Encoded::Part(rows, encoder, bytes));
+                    }
+                }
+                Ok(Encoded::Last(encoder.finish()?))
+            };
+            match task::spawn_blocking(visit).await? {
+                Encoded::Part(rows, encoder, bytes) => {
+                    upload.push(bytes).await?;
+                    state = (Some(rows), encoder);
+                }
+                Encoded::Last(None) => return Ok(None),
+                Encoded::Last(Some((bytes, run))) => {
+                    upload.push(bytes).await?;
+                    return Ok(Some(run));
+                }
+            }
+        }
+    }
+}
