@@ -9,8 +9,6 @@
 mod explain;
 mod operation;
 mod resolve;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
