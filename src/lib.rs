@@ -16,14 +16,24 @@ mod schema;
 mod spec;
 mod store;
 mod task;
+mod validate;
 mod write;
 
+pub use cogroup::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub use dataset::{Dataset, DatasetStatistics};
 pub use error::{Error, ErrorKind, Result};
+pub use join::JoinKind;
 pub use layout::{Clock, DatasetId, WriteId};
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
 pub use partitions::Partitions;
+pub use plan::{
+    CoGroup, CoGroupChunkPlan, CoGroupChunks, CoGroupPlan, DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, Join, JoinPlan, Operation as PlanOperation,
+    PinnedDataset, Plan, PlanOptions, Scan, ScanPlan, SlotDescriptor,
+};
+pub use read::Source;
+pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
 pub use spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder, NullPlacement, SortColumn, SortDirection};
+pub use validate::ValidationReport;
 pub use write::{
     DEFAULT_COMPRESSION, DEFAULT_DICTIONARY, DEFAULT_MAX_ROW_GROUP_ROWS, DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS,
     DEFAULT_ROW_GROUP_BYTES, DatasetWriter, DatasetWriterBuilder, WriteMode, WriteOptions, WriteTicket, WrittenRuns,

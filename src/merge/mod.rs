@@ -3,6 +3,7 @@
 //! * `keys`: typed views of key columns, so that the comparison loops are monomorphised.
 //! * `input`: one sorted input, its order checked as it is fed in.
 //! * `kway`: the inputs of one source merged into one sorted sequence.
+//! * `scan`: the merge of one source as a kernel of its own.
 //! * `align`: several sources advanced together, in windows up to a common key.
 //!
 //! Everything here is a state machine that is fed and asked: [`Step::Needs`] names the input that must be fed (or finished) before the next
@@ -19,6 +20,7 @@ mod align;
 mod input;
 mod keys;
 mod kway;
+mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -29,6 +31,7 @@ use crate::error::Result;
 pub(crate) use align::{Align, SourceInputs, SourceRows, Ties, Window};
 pub(crate) use keys::{Extract, ForKeys, Keys, dispatch};
 pub(crate) use kway::{SortedMerge, gather};
+pub(crate) use scan::scan_kernel;
 
 /// What a state machine of this crate says when asked to go on.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The dataset in its object store: finding and `open`ing versions, the `commit` protocol, range `fetch`.
 
 mod commit;
+mod fetch;
 mod open;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -13,6 +14,7 @@ use object_store::path::Path;
 use crate::layout::Layout;
 
 pub(crate) use commit::{Change, commit};
+pub(crate) use fetch::{fetch_footer, fetch_ranges};
 
 /// Where a dataset lives.
 #[derive(Debug, Clone)]

@@ -1,0 +1,51 @@
+//! A plan as text: what it reads, in how many slots, in which order the result comes.
+
+use std::fmt;
+
+use crate::plan::{Operation, Plan, ResolvedSource};
+
+impl<O: Operation> fmt::Display for Plan<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let resolved = &self.resolved;
+        let slots = resolved.slots.get();
+        writeln!(f, "{} on [{}]", self.operation.describe(), resolved.key.join(", "))?;
+        let skipped = (0..slots).filter(|&slot| self.is_skipped(slot)).count();
+        write!(f, "  slots: {slots}")?;
+        if skipped > 0 {
+            write!(f, " ({skipped} skipped: they yield nothing)")?;
+        }
+        writeln!(f, ", bucket function: {}", resolved.function)?;
+        for source in &resolved.sources {
+            describe_source(f, source)?;
+        }
+        let columns: Vec<String> = self.schema.fields().iter().map(|field| field.name().clone()).collect();
+        writeln!(f, "  result: [{}]", columns.join(", "))?;
+        write!(f, "  order within a slot: [{}], {}, nulls last", resolved.key.join(", "), resolved.key_order)
+    }
+}
+
+fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource) -> fmt::Result {
+    let (mut runs, mut rows, mut bytes) = (0u64, 0u64, 0u64);
+    for (_, run) in source.runs() {
+        runs += 1;
+        rows = rows.saturating_add(run.rows);
+        bytes = bytes.saturating_add(run.bytes);
+    }
+    let mut counts: Vec<u32> = source.datasets.iter().map(|dataset| dataset.spec().buckets().get()).collect();
+    counts.extend(source.runs().map(|(_, run)| run.buckets.get()));
+    counts.sort_unstable();
+    counts.dedup();
+    let counts: Vec<String> = counts.iter().map(u32::to_string).collect();
+    let columns: Vec<&str> = source.schema.fields().iter().map(|field| field.name().as_str()).collect();
+    writeln!(f, "  source {}: {runs} runs, {rows} rows, {bytes} bytes, buckets: {}", source.name, counts.join(" and "))?;
+    writeln!(f, "    columns: [{}]", columns.join(", "))?;
+    // A year of daily partitions should not fill the screen.
+    const SHOWN: usize = 4;
+    for dataset in source.datasets.iter().take(SHOWN) {
+        writeln!(f, "    {} version {}", dataset.place().layout.root(), dataset.version())?;
+    }
+    if source.datasets.len() > SHOWN {
+        writeln!(f, "    and {} more datasets", source.datasets.len() - SHOWN)?;
+    }
+    Ok(())
+}

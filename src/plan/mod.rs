@@ -1,0 +1,213 @@
+//! Plans: what will be read, merged and returned, decided without I/O.
+//!
+//! * `operation`: what a plan computes: [`Scan`], [`Join`], [`CoGroup`], as builders and as the kernels they become.
+//! * `resolve`: sources brought onto common keys and schemas; collects every incompatibility.
+//! * `explain`: a plan as text.
+//!
+//! A [`Plan`] pins the versions of all its datasets. It is pure and cheap; `run` executes it.
+
+mod explain;
+mod operation;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::slot_of;
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::layout::DatasetId;
+use crate::manifest::Lineage;
+use crate::merge::SourceInputs;
+use crate::read::RunReader;
+use crate::spec::BucketCount;
+
+pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, Operation, Scan};
+pub(crate) use resolve::{Resolved, ResolvedSource};
+
+/// The default of [`PlanOptions::batch_size`]: what arrow's and parquet's readers use as well, small enough to stay in a core's cache.
+pub const DEFAULT_BATCH_SIZE: usize = 8192;
+
+/// Settings of a plan that change how it runs, never what it returns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlanOptions {
+    /// Rows per batch, about: batches read have at most so many, results at most as many.
+    pub batch_size: usize,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { batch_size: DEFAULT_BATCH_SIZE }
+    }
+}
+
+impl PlanOptions {
+    /// Rows per batch; [`DEFAULT_BATCH_SIZE`] by default, at least 1.
+    #[must_use]
+    pub fn with_batch_size(mut self, rows: usize) -> Self {
+        self.batch_size = rows.max(1);
+        self
+    }
+}
+
+/// A plan of an operation: [`Scan`], [`Join`], [`CoGroup`] or [`CoGroupChunks`].
+///
+/// Made by the operations' `plan()`, which reads nothing and reports every incompatibility of the sources at once. The datasets are pinned at the
+/// versions they were opened at: a plan returns the same rows however often it runs, whatever is committed meanwhile.
+///
+/// A plan consists of [`slots`](Self::slots), which share no key and can run anywhere in any order. Printing a plan explains it.
+#[derive(Debug, Clone)]
+pub struct Plan<O> {
+    pub(crate) operation: O,
+    pub(crate) resolved: Arc<Resolved>,
+    pub(crate) schema: SchemaRef,
+}
+
+/// The plan of a [`Scan`].
+pub type ScanPlan = Plan<Scan>;
+/// The plan of a [`Join`].
+pub type JoinPlan = Plan<Join>;
+/// The plan of a [`CoGroup`] of whole groups.
+pub type CoGroupPlan = Plan<CoGroup>;
+/// The plan of a co-group in chunks.
+pub type CoGroupChunkPlan = Plan<CoGroupChunks>;
+
+/// A dataset at a version, as a [`SlotDescriptor`] pins it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PinnedDataset {
+    /// The dataset's path when the plan was made.
+    pub path: String,
+    /// Its id.
+    pub dataset_id: DatasetId,
+    /// The version.
+    pub version: u64,
+}
+
+/// One unit of a plan's work, to be serialised and run elsewhere: by a plan made there of the same operation over the same versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SlotDescriptor {
+    /// The datasets of every source, in order.
+    pub sources: Vec<Vec<PinnedDataset>>,
+    /// The slot.
+    pub slot: u32,
+    /// The number of slots.
+    pub slots: BucketCount,
+}
+
+impl<O: Operation> Plan<O> {
+    /// The schema of the batches that a scan or join returns, exactly; for co-groups, that of the keys.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The number of slots G: the greatest common divisor of the bucket counts of all runs and datasets.
+    pub fn slots(&self) -> BucketCount {
+        self.resolved.slots
+    }
+
+    /// The columns whose equality makes a key group, by their names in the output.
+    pub fn key(&self) -> &[String] {
+        &self.resolved.key
+    }
+
+    /// The settings that the plan was made with.
+    pub fn options(&self) -> &PlanOptions {
+        &self.resolved.options
+    }
+
+    /// Describes a slot for running it elsewhere.
+    ///
+    /// # Errors
+    /// `InvalidInput` if there is no such slot.
+    pub fn slot(&self, slot: u32) -> Result<SlotDescriptor> {
+        if slot >= self.slots().get() {
+            return Err(Error::invalid_input(format!("there is no such slot, slot=`{slot}`, slots=`{}`", self.slots())));
+        }
+        let pin = |dataset: &Dataset| PinnedDataset {
+            path: dataset.place().layout.root().to_string(),
+            dataset_id: dataset.id().clone(),
+            version: dataset.version(),
+        };
+        let sources = self.resolved.sources.iter().map(|source| source.datasets.iter().map(pin).collect()).collect();
+        Ok(SlotDescriptor { sources, slot, slots: self.slots() })
+    }
+
+    /// The slot that a descriptor means, if the descriptor was made by a plan over the same versions.
+    pub(crate) fn check_descriptor(&self, descriptor: &SlotDescriptor) -> Result<u32> {
+        let own = self.slot(descriptor.slot)?;
+        let ids = |d: &SlotDescriptor| -> Vec<Vec<(DatasetId, u64)>> {
+            d.sources.iter().map(|s| s.iter().map(|p| (p.dataset_id.clone(), p.version)).collect()).collect()
+        };
+        // Paths may differ: another machine may see the store under another prefix.
+        if own.slots != descriptor.slots || ids(&own) != ids(descriptor) {
+            return Err(Error::incompatible(format!(
+                "the slot descriptor belongs to a plan over other datasets or versions, plan=`{}`, descriptor=`{}`",
+                show_pins(&own),
+                show_pins(descriptor)
+            )));
+        }
+        Ok(descriptor.slot)
+    }
+
+    /// Per source, what the kernel needs to know, and the readers of the slot's runs.
+    pub(crate) fn slot_inputs(&self, slot: u32) -> (Vec<SourceInputs>, Vec<RunReader>) {
+        let mut inputs = vec![];
+        let mut readers = vec![];
+        for source in &self.resolved.sources {
+            let own = source.readers(slot, &self.resolved);
+            inputs.push(SourceInputs {
+                schema: Arc::clone(&source.schema),
+                order: (0..self.resolved.key.len()).collect(),
+                runs: own.iter().map(|reader| reader.place.layout.run(&reader.run.path).as_ref().into()).collect(),
+            });
+            readers.extend(own);
+        }
+        (inputs, readers)
+    }
+
+    /// Whether a slot yields nothing, known without reading it.
+    pub(crate) fn is_skipped(&self, slot: u32) -> bool {
+        let has_runs: Vec<bool> = self
+            .resolved
+            .sources
+            .iter()
+            .map(|source| source.runs().any(|(_, run)| slot_of(run.bucket, self.resolved.slots) == slot))
+            .collect();
+        self.operation.yields_nothing(&has_runs)
+    }
+
+    /// What the result is derived from.
+    pub(crate) fn lineage(&self) -> Vec<Lineage> {
+        let datasets = self.resolved.sources.iter().flat_map(|source| &source.datasets);
+        let mut lineage: Vec<Lineage> = vec![];
+        for dataset in datasets {
+            let manifest = dataset.manifest();
+            let input = Lineage {
+                path: dataset.place().layout.root().to_string(),
+                dataset_id: manifest.dataset_id.clone(),
+                version: manifest.version,
+                data_version: manifest.data_version,
+            };
+            if !lineage.contains(&input) {
+                lineage.push(input);
+            }
+        }
+        lineage
+    }
+}
+
+fn show_pins(descriptor: &SlotDescriptor) -> String {
+    let sources: Vec<String> = descriptor
+        .sources
+        .iter()
+        .map(|source| source.iter().map(|pin| format!("{}@{}", pin.path, pin.version)).collect::<Vec<_>>().join("+"))
+        .collect();
+    format!("{} of {} slots", sources.join(", "), descriptor.slots)
+}

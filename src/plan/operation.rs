@@ -1,0 +1,436 @@
+//! What plans compute: the builders that callers use, and the kernels they become.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+
+use crate::cogroup::{CoGroupBatch, CoGroupChunk, CoGroupInputs, SourceNames, chunk_kernel, whole_kernel};
+use crate::error::{Error, Result};
+use crate::join::{JoinInputs, JoinKind, OutputColumn, OutputLayout, join_kernel};
+use crate::merge::{Kernel, SourceInputs, scan_kernel};
+use crate::plan::resolve::{Problems, Resolved, resolve};
+use crate::plan::{CoGroupChunkPlan, CoGroupPlan, JoinPlan, Plan, PlanOptions, ScanPlan};
+use crate::read::Source;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What a [`Plan`] computes. Implemented by [`Scan`], [`Join`], [`CoGroup`] and [`CoGroupChunks`], and by nothing else.
+pub trait Operation: sealed::Sealed + Clone + Send + Sync + 'static {
+    /// What the plan yields.
+    type Item: Send + 'static;
+
+    /// The operation in a word or two, for explaining.
+    #[doc(hidden)]
+    fn describe(&self) -> String;
+
+    /// The machine for one slot.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = Self::Item>>>;
+
+    /// Whether a slot yields nothing, given which sources have runs in it.
+    #[doc(hidden)]
+    fn yields_nothing(&self, has_runs: &[bool]) -> bool {
+        !has_runs.contains(&true)
+    }
+}
+
+/// Reads one source in key order: its datasets and their runs merged.
+///
+/// ```text
+/// week 1   1 1 4     ┐
+/// week 2   1 2 4 9   ├─>  1 1 1 2 4 4 9
+/// ```
+#[derive(Debug, Clone)]
+pub struct Scan {
+    source: Source,
+    options: PlanOptions,
+}
+
+impl Scan {
+    /// A scan of `source`.
+    pub fn new(source: impl Into<Source>) -> Self {
+        Self { source: source.into(), options: PlanOptions::default() }
+    }
+
+    /// Sets how the plan runs.
+    #[must_use]
+    pub fn with_options(mut self, options: PlanOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Makes the plan. Its batches have the key columns first, then the others.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an unknown column or a source without datasets, `Incompatible` if the datasets do not fit together; all problems at
+    /// once.
+    pub fn plan(self) -> Result<ScanPlan> {
+        let mut problems = Problems::default();
+        let sources = vec![("source".to_owned(), self.source.clone())];
+        let resolved = resolve(sources, 0, self.options.clone(), &mut problems);
+        problems.into_result()?;
+        let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
+        let schema = Arc::clone(&resolved.sources[0].schema);
+        Ok(Plan { operation: self, resolved: Arc::new(resolved), schema })
+    }
+}
+
+impl sealed::Sealed for Scan {}
+
+impl Operation for Scan {
+    type Item = RecordBatch;
+
+    fn describe(&self) -> String {
+        "scan".to_owned()
+    }
+
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn kernel(&self, mut sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
+        let source = sources.pop().ok_or_else(|| Error::internal("a scan without a source"))?;
+        scan_kernel(source, resolved.options.batch_size)
+    }
+}
+
+/// Joins two sources on their keys.
+///
+/// The output has the join columns once, with the left side's names and the wider type, null only where the key is; then the left side's
+/// other columns, then the right side's. It is sorted by the join columns, nulls last. Semi and anti joins have one side's columns only.
+/// A null key equals nothing.
+///
+/// # Memory
+/// Of a running slot: per open run two row groups of the projected columns as fetched, and the pages being decoded; the batches of one
+/// window; an output batch. A key group of `l × r` rows holds the rows of the side that ends first, and about as many of the other.
+///
+/// ```
+/// # use sort_merge_bucket::{Dataset, Join, Source};
+/// # fn example(plays: &Dataset, users: &Dataset) -> sort_merge_bucket::Result<()> {
+/// let plan = Join::left(plays, Source::from(users).with_columns(["region"])).plan()?;
+/// println!("{plan}");
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Join {
+    kind: JoinKind,
+    left: Source,
+    right: Source,
+    sort_columns: usize,
+    left_prefix: String,
+    right_prefix: String,
+    options: PlanOptions,
+}
+
+impl Join {
+    /// A join of this kind.
+    pub fn new(kind: JoinKind, left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self {
+            kind,
+            left: left.into(),
+            right: right.into(),
+            sort_columns: 0,
+            left_prefix: String::new(),
+            right_prefix: String::new(),
+            options: PlanOptions::default(),
+        }
+    }
+
+    /// An inner join.
+    pub fn inner(left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self::new(JoinKind::Inner, left, right)
+    }
+
+    /// A left outer join.
+    pub fn left(left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self::new(JoinKind::Left, left, right)
+    }
+
+    /// A right outer join.
+    pub fn right(left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self::new(JoinKind::Right, left, right)
+    }
+
+    /// A full outer join.
+    pub fn full(left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self::new(JoinKind::Full, left, right)
+    }
+
+    /// The left rows that have a partner.
+    pub fn left_semi(left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self::new(JoinKind::LeftSemi, left, right)
+    }
+
+    /// The left rows that have no partner.
+    pub fn left_anti(left: impl Into<Source>, right: impl Into<Source>) -> Self {
+        Self::new(JoinKind::LeftAnti, left, right)
+    }
+
+    /// Joins on the key columns and the first `columns` sort columns of both sides. 0 by default.
+    #[must_use]
+    pub fn with_sort_columns(mut self, columns: usize) -> Self {
+        self.sort_columns = columns;
+        self
+    }
+
+    /// Puts a prefix before the names of the left side's columns, join columns excepted.
+    #[must_use]
+    pub fn with_left_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.left_prefix = prefix.into();
+        self
+    }
+
+    /// Puts a prefix before the names of the right side's columns.
+    #[must_use]
+    pub fn with_right_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.right_prefix = prefix.into();
+        self
+    }
+
+    /// Sets how the plan runs.
+    #[must_use]
+    pub fn with_options(mut self, options: PlanOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Makes the plan.
+    ///
+    /// # Errors
+    /// `Incompatible` if bucket function, key order, key columns or key types of any datasets differ by more than integer width, decimal precision or string layout;
+    /// `InvalidInput` for unknown columns, too few sort columns, or two output columns of the same name. All problems at once.
+    pub fn plan(self) -> Result<JoinPlan> {
+        let mut problems = Problems::default();
+        let sources = vec![("left".to_owned(), self.left.clone()), ("right".to_owned(), self.right.clone())];
+        let resolved = resolve(sources, self.sort_columns, self.options.clone(), &mut problems);
+        if let Some(resolved) = &resolved
+            && resolved.sources.len() == 2
+        {
+            let names: Vec<String> = self.output(resolved).schema.fields().iter().map(|f| f.name().clone()).collect();
+            for (at, name) in names.iter().enumerate() {
+                if names[..at].contains(name) {
+                    problems.invalid(format!("two output columns have the same name, give one side a prefix or leave one out, column=`{name}`"));
+                }
+            }
+        }
+        problems.into_result()?;
+        let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
+        let schema = self.output(&resolved).schema;
+        Ok(Plan { operation: self, resolved: Arc::new(resolved), schema })
+    }
+
+    /// Where output columns come from; computed, not kept, so that it cannot disagree with the plan.
+    fn output(&self, resolved: &Resolved) -> OutputLayout {
+        let keys = resolved.key.len();
+        let (left, right) = (&resolved.sources[0].schema, &resolved.sources[1].schema);
+        let mut columns = vec![];
+        let mut fields: Vec<Field> = vec![];
+        for at in 0..keys {
+            let (l, r) = (left.field(at), right.field(at));
+            let nullable = match self.kind {
+                // Null keys never match.
+                JoinKind::Inner | JoinKind::LeftSemi | JoinKind::RightSemi => false,
+                JoinKind::Left | JoinKind::LeftAnti => l.is_nullable(),
+                JoinKind::Right | JoinKind::RightAnti => r.is_nullable(),
+                JoinKind::Full => l.is_nullable() || r.is_nullable(),
+            };
+            let name = if self.kind.has_left() { l.name() } else { r.name() };
+            fields.push(Field::new(name, l.data_type().clone(), nullable));
+            columns.push(match (self.kind.has_left(), self.kind.has_right()) {
+                (true, true) => OutputColumn::Key { left: at, right: at },
+                (true, false) => OutputColumn::Left(at),
+                (false, _) => OutputColumn::Right(at),
+            });
+        }
+        let mut side = |schema: &SchemaRef, prefix: &str, absent: bool, column: fn(usize) -> OutputColumn| {
+            for (at, field) in schema.fields().iter().enumerate().skip(keys) {
+                let name = format!("{prefix}{}", field.name());
+                fields.push(field.as_ref().clone().with_name(name).with_nullable(field.is_nullable() || absent));
+                columns.push(column(at));
+            }
+        };
+        if self.kind.has_left() {
+            side(left, &self.left_prefix, matches!(self.kind, JoinKind::Right | JoinKind::Full), OutputColumn::Left);
+        }
+        if self.kind.has_right() {
+            side(right, &self.right_prefix, matches!(self.kind, JoinKind::Left | JoinKind::Full), OutputColumn::Right);
+        }
+        OutputLayout { schema: Arc::new(Schema::new(fields)), columns }
+    }
+}
+
+impl sealed::Sealed for Join {}
+
+impl Operation for Join {
+    type Item = RecordBatch;
+
+    fn describe(&self) -> String {
+        format!("{} join", self.kind)
+    }
+
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
+        let Ok([left, right]) = <[SourceInputs; 2]>::try_from(sources) else {
+            return Err(Error::internal("a join has not two sources"));
+        };
+        let key_types = left.order.iter().map(|&at| left.schema.field(at).data_type().clone()).collect();
+        let batch_size = resolved.options.batch_size;
+        join_kernel(JoinInputs { kind: self.kind, key_types, left, right, output: self.output(resolved), batch_size })
+    }
+
+    fn yields_nothing(&self, has_runs: &[bool]) -> bool {
+        let emit = self.kind.emit();
+        let [left, right] = [has_runs[0], has_runs[1]];
+        !(left && right || left && emit.left_unmatched || right && emit.right_unmatched)
+    }
+}
+
+/// The default of [`CoGroup::with_max_group_rows`].
+pub const DEFAULT_MAX_GROUP_ROWS: usize = 1 << 20;
+
+/// Groups any number of sources by key: for each key, the rows of every source.
+///
+/// [`plan`](Self::plan) yields whole groups, up to a limit; [`plan_chunks`](Self::plan_chunks) yields chunks without a limit. Null is a key
+/// like any other and comes last, as in GROUP BY.
+///
+/// ```text
+/// plays     7 7 7     12 12         CoGroupBatch  7:  3 plays, 1 user,  0 contexts
+/// users     7     9                               9:  0 plays, 1 user,  0 contexts
+/// contexts            12                         12:  2 plays, 0 users, 1 context
+/// ```
+///
+/// # Memory
+/// Of a running slot: per open run two row groups of the projected columns as fetched, and the pages being decoded; the batches of one
+/// window; whole groups hold the group at the end of a window, at most the limit.
+#[derive(Debug, Clone)]
+pub struct CoGroup {
+    sources: Vec<(String, Source)>,
+    max_group_rows: usize,
+    options: PlanOptions,
+}
+
+impl Default for CoGroup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CoGroup {
+    /// A co-group without sources yet.
+    pub fn new() -> Self {
+        Self { sources: vec![], max_group_rows: DEFAULT_MAX_GROUP_ROWS, options: PlanOptions::default() }
+    }
+
+    /// Adds a source under a name of its own.
+    #[must_use]
+    pub fn source(mut self, name: impl Into<String>, source: impl Into<Source>) -> Self {
+        self.sources.push((name.into(), source.into()));
+        self
+    }
+
+    /// The most rows of one group over all sources; beyond it, running the plan fails with `LimitExceeded`. [`DEFAULT_MAX_GROUP_ROWS`] by
+    /// default. Does not concern chunks.
+    #[must_use]
+    pub fn with_max_group_rows(mut self, rows: usize) -> Self {
+        self.max_group_rows = rows;
+        self
+    }
+
+    /// Sets how the plan runs.
+    #[must_use]
+    pub fn with_options(mut self, options: PlanOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Makes a plan that yields [`CoGroupBatch`]es of whole groups.
+    ///
+    /// # Errors
+    /// As [`Join::plan`]; `InvalidInput` also for no source or two of the same name.
+    pub fn plan(self) -> Result<CoGroupPlan> {
+        let (resolved, schema) = self.resolve()?;
+        Ok(Plan { operation: self, resolved, schema })
+    }
+
+    /// Makes a plan that yields [`CoGroupChunk`]s, which may end inside a group.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn plan_chunks(self) -> Result<CoGroupChunkPlan> {
+        let (resolved, schema) = self.resolve()?;
+        Ok(Plan { operation: CoGroupChunks(self), resolved, schema })
+    }
+
+    fn resolve(&self) -> Result<(Arc<Resolved>, SchemaRef)> {
+        let mut problems = Problems::default();
+        if self.sources.is_empty() {
+            problems.invalid("a co-group needs at least one source".to_owned());
+        }
+        for (at, (name, _)) in self.sources.iter().enumerate() {
+            if self.sources[..at].iter().any(|(other, _)| other == name) {
+                problems.invalid(format!("two sources have the same name, source=`{name}`"));
+            }
+        }
+        let resolved = resolve(self.sources.clone(), 0, self.options.clone(), &mut problems);
+        problems.into_result()?;
+        let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
+        let field = |at: usize| {
+            let nullable = resolved.sources.iter().any(|source| source.schema.field(at).is_nullable());
+            Field::new(&resolved.key[at], resolved.sources[0].schema.field(at).data_type().clone(), nullable)
+        };
+        let schema = Arc::new(Schema::new((0..resolved.key.len()).map(field).collect::<Vec<_>>()));
+        Ok((Arc::new(resolved), schema))
+    }
+
+    fn inputs(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> CoGroupInputs {
+        let names: SourceNames = resolved.sources.iter().map(|source| source.name.clone()).collect();
+        let keys = &sources[0].order;
+        let nullable = |at: usize| sources.iter().any(|source| source.schema.field(at).is_nullable());
+        let fields: Vec<Field> = keys
+            .iter()
+            .map(|&at| Field::new(&resolved.key[at], sources[0].schema.field(at).data_type().clone(), nullable(at)))
+            .collect();
+        CoGroupInputs {
+            names,
+            key_schema: Arc::new(Schema::new(fields)),
+            sources,
+            max_group_rows: self.max_group_rows,
+            batch_size: resolved.options.batch_size,
+        }
+    }
+}
+
+impl sealed::Sealed for CoGroup {}
+
+impl Operation for CoGroup {
+    type Item = CoGroupBatch;
+
+    fn describe(&self) -> String {
+        "co-group".to_owned()
+    }
+
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = CoGroupBatch>>> {
+        whole_kernel(self.inputs(sources, resolved))
+    }
+}
+
+/// A co-group in chunks: what [`CoGroup::plan_chunks`] makes a plan of.
+#[derive(Debug, Clone)]
+pub struct CoGroupChunks(CoGroup);
+
+impl sealed::Sealed for CoGroupChunks {}
+
+impl Operation for CoGroupChunks {
+    type Item = CoGroupChunk;
+
+    fn describe(&self) -> String {
+        "co-group in chunks".to_owned()
+    }
+
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = CoGroupChunk>>> {
+        chunk_kernel(self.0.inputs(sources, resolved))
+    }
+}

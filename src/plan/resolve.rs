@@ -1,0 +1,280 @@
+//! Brings the sources of a plan onto common keys and schemas.
+//!
+//! Nothing stops at the first problem: every incompatibility of every pair of sources and of the datasets inside a source is collected, so
+//! that a caller sees them all at once.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::bucket::{greatest_common_count, slot_of};
+use crate::dataset::Dataset;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::Run;
+use crate::plan::PlanOptions;
+use crate::read::{Adapt, RunReader, Source};
+use crate::schema::{common_type, type_name};
+use crate::spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder};
+
+/// Everything a plan knows about its sources.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) sources: Vec<ResolvedSource>,
+    pub(crate) slots: BucketCount,
+    /// The columns that rows are merged by, named as in the first source: its key columns, then sort columns of the join key.
+    pub(crate) key: Vec<String>,
+    /// How many of them are key columns of the datasets.
+    pub(crate) hashed: usize,
+    pub(crate) function: BucketFunction,
+    pub(crate) key_order: KeyOrder,
+    pub(crate) options: PlanOptions,
+}
+
+/// One source: its datasets and the schema that their batches are brought to.
+#[derive(Debug)]
+pub(crate) struct ResolvedSource {
+    pub(crate) name: String,
+    pub(crate) datasets: Vec<Dataset>,
+    /// The merge columns, then the other wanted columns.
+    pub(crate) schema: SchemaRef,
+    /// Per dataset.
+    adapts: Vec<Arc<Adapt>>,
+}
+
+impl ResolvedSource {
+    /// All runs with the positions of their datasets, in the order in which rows of one key are returned.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (usize, &Run)> {
+        self.datasets.iter().enumerate().flat_map(|(at, dataset)| dataset.runs().iter().map(move |run| (at, run)))
+    }
+
+    pub(crate) fn readers(&self, slot: u32, plan: &Resolved) -> Vec<RunReader> {
+        self.runs()
+            .filter(|(_, run)| slot_of(run.bucket, plan.slots) == slot)
+            .map(|(at, run)| RunReader {
+                place: self.datasets[at].place().clone(),
+                dataset_id: self.datasets[at].id().clone(),
+                schema: Arc::clone(self.datasets[at].schema()),
+                run: run.clone(),
+                adapt: Arc::clone(&self.adapts[at]),
+                function: plan.function,
+                key: (0..plan.hashed).collect(),
+                batch_size: plan.options.batch_size,
+            })
+            .collect()
+    }
+}
+
+/// What is wrong with a plan, all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    /// Wrong by itself.
+    invalid: Vec<String>,
+    /// Does not fit together.
+    incompatible: Vec<String>,
+}
+
+impl Problems {
+    pub(crate) fn invalid(&mut self, message: String) {
+        self.invalid.push(message);
+    }
+
+    pub(crate) fn incompatible(&mut self, message: String) {
+        self.incompatible.push(message);
+    }
+
+    pub(crate) fn into_result(self) -> Result<()> {
+        let Self { invalid, incompatible } = self;
+        let kind = if incompatible.is_empty() { ErrorKind::InvalidInput } else { ErrorKind::Incompatible };
+        let all: Vec<String> = incompatible.into_iter().chain(invalid).collect();
+        if all.is_empty() { Ok(()) } else { Err(Error::new(kind, all.join("; "))) }
+    }
+}
+
+/// Resolves named sources, merged by their key columns and the first `sort_columns` sort columns.
+pub(crate) fn resolve(
+    sources: Vec<(String, Source)>,
+    sort_columns: usize,
+    options: PlanOptions,
+    problems: &mut Problems,
+) -> Option<Resolved> {
+    for (name, source) in &sources {
+        if source.datasets.is_empty() {
+            problems.invalid(format!("source `{name}` has no datasets"));
+        }
+    }
+    let first = sources.iter().find_map(|(name, source)| Some((name, source.datasets.first()?)))?;
+    let reference = first.1.spec();
+    for (name, source) in &sources {
+        for dataset in &source.datasets {
+            compare_specs((first.0, reference), (name, dataset), sort_columns, problems);
+        }
+        if let Some(own) = source.datasets.first() {
+            for dataset in &source.datasets[1..] {
+                compare_names(name, own, dataset, sort_columns, problems);
+            }
+        }
+    }
+    let width = reference.key().len() + sort_columns;
+    let types: Vec<Option<DataType>> = (0..width).map(|at| key_type(&sources, at, problems)).collect();
+    let types: Vec<DataType> = types.into_iter().collect::<Option<_>>()?;
+
+    let key: Vec<String> = reference.order().take(width).map(str::to_owned).collect();
+    let hashed = reference.key().len();
+    let counts = sources.iter().flat_map(|(_, source)| &source.datasets).flat_map(|dataset| {
+        std::iter::once(dataset.spec().buckets()).chain(dataset.runs().iter().map(|run| run.buckets))
+    });
+    let slots = greatest_common_count(counts)?;
+    let (function, key_order) = (reference.function(), reference.key_order());
+    let sources: Vec<ResolvedSource> =
+        sources.into_iter().filter_map(|(name, source)| resolve_source(name, source, &types, problems)).collect();
+    Some(Resolved { sources, slots, key, hashed, function, key_order, options })
+}
+
+fn root(dataset: &Dataset) -> String {
+    dataset.place().layout.root().to_string()
+}
+
+/// Placement and order must be the same; names may differ between sources.
+fn compare_specs(first: (&String, &BucketSpec), other: (&String, &Dataset), sort_columns: usize, problems: &mut Problems) {
+    let (reference, spec) = (first.1, other.1.spec());
+    let mut differ = |what: &str, a: String, b: String| {
+        if a != b {
+            problems.incompatible(format!("{what} differ, `{}`: {a}, `{}` ({}): {b}", first.0, other.0, root(other.1)));
+        }
+    };
+    differ("bucket functions", reference.function().to_string(), spec.function().to_string());
+    differ("key orders", reference.key_order().to_string(), spec.key_order().to_string());
+    differ("numbers of key columns", reference.key().len().to_string(), spec.key().len().to_string());
+    let order = |spec: &BucketSpec| {
+        let columns: Vec<String> =
+            spec.sort_columns().iter().take(sort_columns).map(|c| format!("{:?} nulls {:?}", c.direction, c.nulls).to_lowercase()).collect();
+        format!("[{}]", columns.join(", "))
+    };
+    if spec.sort_columns().len() < sort_columns {
+        problems.invalid(format!(
+            "the join key has `{sort_columns}` sort columns, `{}` ({}) has only `{}`",
+            other.0,
+            root(other.1),
+            spec.sort_columns().len()
+        ));
+    } else if reference.sort_columns().len() >= sort_columns {
+        differ("sort columns of the join key", order(reference), order(spec));
+    }
+}
+
+/// Inside one source the merge columns must have the same names.
+fn compare_names(source: &str, a: &Dataset, b: &Dataset, sort_columns: usize, problems: &mut Problems) {
+    let names = |dataset: &Dataset| -> Vec<String> {
+        let spec = dataset.spec();
+        spec.order().take(spec.key().len() + sort_columns).map(str::to_owned).collect()
+    };
+    let (x, y) = (names(a), names(b));
+    if x != y {
+        problems.incompatible(format!(
+            "key columns differ inside source `{source}`, {}: [{}], {}: [{}]",
+            root(a),
+            x.join(", "),
+            root(b),
+            y.join(", ")
+        ));
+    }
+}
+
+/// A merge column of a dataset by position.
+fn merge_column(dataset: &Dataset, at: usize) -> Option<&Field> {
+    let name = dataset.spec().order().nth(at)?;
+    dataset.schema().field_with_name(name).ok()
+}
+
+/// The type that a merge column has everywhere once widened.
+fn key_type(sources: &[(String, Source)], at: usize, problems: &mut Problems) -> Option<DataType> {
+    let mut common: Option<DataType> = None;
+    let mut first: Option<String> = None;
+    let mut fits = true;
+    for (name, source) in sources {
+        for dataset in &source.datasets {
+            let field = merge_column(dataset, at)?;
+            let here = format!("`{name}` ({}) column `{}`: {}", root(dataset), field.name(), show(field.data_type()));
+            match common.take() {
+                None => common = Some(field.data_type().clone()),
+                Some(known) => match common_type(&known, field.data_type()) {
+                    Some(wider) => common = Some(wider),
+                    None => {
+                        fits = false;
+                        problems.incompatible(format!("key types differ, {}, {here}", first.as_deref().unwrap_or_default()));
+                        common = Some(known);
+                    }
+                },
+            }
+            first.get_or_insert(here);
+        }
+    }
+    common.filter(|_| fits)
+}
+
+fn show(data_type: &DataType) -> String {
+    type_name(data_type).unwrap_or_else(|_| data_type.to_string())
+}
+
+/// Finds the source's schema: merge columns, then the wanted ones, each with a type that all its datasets widen to.
+fn resolve_source(name: String, source: Source, key_types: &[DataType], problems: &mut Problems) -> Option<ResolvedSource> {
+    let Source { datasets, columns } = source;
+    let mut fields: Vec<Field> = vec![];
+    for (at, data_type) in key_types.iter().enumerate() {
+        let nullable = datasets.iter().any(|dataset| merge_column(dataset, at).is_none_or(Field::is_nullable));
+        fields.push(Field::new(merge_column(datasets.first()?, at)?.name(), data_type.clone(), nullable));
+    }
+    let keys = fields.len();
+    // All columns by name, in the order of their first appearance.
+    let mut all: Vec<Field> = vec![];
+    for dataset in &datasets {
+        for field in dataset.schema().fields() {
+            if fields[..keys].iter().any(|key| key.name() == field.name()) {
+                continue;
+            }
+            match all.iter_mut().find(|known| known.name() == field.name()) {
+                None => all.push(field.as_ref().clone()),
+                Some(known) => match common_type(known.data_type(), field.data_type()) {
+                    Some(wider) => *known = Field::new(field.name(), wider, known.is_nullable() || field.is_nullable()),
+                    None if columns.as_ref().is_none_or(|columns| columns.contains(field.name())) => problems.incompatible(format!(
+                        "types of column `{}` differ inside source `{name}`, {}: {}, before: {}",
+                        field.name(),
+                        root(dataset),
+                        show(field.data_type()),
+                        show(known.data_type())
+                    )),
+                    None => {}
+                },
+            }
+        }
+    }
+    for field in &mut all {
+        if datasets.iter().any(|dataset| dataset.schema().field_with_name(field.name()).is_err()) {
+            field.set_nullable(true);
+        }
+    }
+    match columns {
+        None => fields.extend(all),
+        Some(columns) => {
+            for column in columns {
+                if fields.iter().any(|field| *field.name() == column) {
+                    continue;
+                }
+                match all.iter().find(|field| *field.name() == column) {
+                    Some(field) => fields.push(field.clone()),
+                    None => problems.invalid(format!("source `{name}` has no column `{column}`")),
+                }
+            }
+        }
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let adapts = datasets
+        .iter()
+        .map(|dataset| {
+            let names = dataset.spec().order().take(keys);
+            let own: Vec<usize> = names.filter_map(|name| dataset.schema().index_of(name).ok()).collect();
+            Arc::new(Adapt::new(&schema, dataset.schema(), &own))
+        })
+        .collect();
+    Some(ResolvedSource { name, datasets, schema, adapts })
+}
