@@ -85,7 +85,12 @@ impl Violations {
         let Self { mut list, counts } = self;
         for ((invariant, path), count) in counts {
             if let Some(more) = count.checked_sub(LISTED_PER_RUN).filter(|more| *more > 0) {
-                list.push(Violation { invariant, path, row: None, message: format!("and more of this kind, not_listed=`{more}`") });
+                list.push(Violation {
+                    invariant,
+                    path,
+                    row: None,
+                    message: format!("and more of this kind, not_listed=`{more}`"),
+                });
             }
         }
         list

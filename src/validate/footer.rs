@@ -12,7 +12,12 @@ use crate::manifest::{FORMAT_VERSION, Run, Violations};
 use crate::schema::canonical_schema;
 
 /// Checks a footer. `None` if the columns are not such that the rows can be looked at.
-pub(super) fn check(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, found: &mut Violations) -> Option<ArrowReaderMetadata> {
+pub(super) fn check(
+    dataset: &Dataset,
+    run: &Run,
+    metadata: &ParquetMetaData,
+    found: &mut Violations,
+) -> Option<ArrowReaderMetadata> {
     check_identity(dataset, run, metadata, found);
     check_rows(run, metadata, found);
     check_sorting(dataset, run, metadata, found);
@@ -21,7 +26,8 @@ pub(super) fn check(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, fo
 
 fn check_identity(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, found: &mut Violations) {
     let pairs = metadata.file_metadata().key_value_metadata();
-    let value = |key: &str| pairs.into_iter().flatten().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
+    let value =
+        |key: &str| pairs.into_iter().flatten().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
     for (key, expected) in [
         ("smb.format", FORMAT_VERSION.to_string()),
         ("smb.dataset_id", dataset.id().to_string()),
@@ -30,21 +36,35 @@ fn check_identity(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, foun
     ] {
         let value = value(key).unwrap_or("nothing");
         if value != expected {
-            found.run("INV-19", run, format!("the footer is not this run's, key=`{key}`, expected=`{expected}`, found=`{value}`"));
+            found.run(
+                "INV-19",
+                run,
+                format!("the footer is not this run's, key=`{key}`, expected=`{expected}`, found=`{value}`"),
+            );
         }
     }
     let write_id = value("smb.write_id").and_then(|id| WriteId::new(id).ok());
-    let path = write_id.zip(value("smb.run_id")).map(|(write_id, run_id)| Layout::new_run(&write_id, run.bucket, run.buckets, run_id));
+    let path = write_id
+        .zip(value("smb.run_id"))
+        .map(|(write_id, run_id)| Layout::new_run(&write_id, run.bucket, run.buckets, run_id));
     if path.as_deref() != Some(run.path.as_str()) {
         let path = path.as_deref().unwrap_or("nothing");
-        found.run("INV-19", run, format!("the write id and run id in the footer are not those of the path, found=`{path}`"));
+        found.run(
+            "INV-19",
+            run,
+            format!("the write id and run id in the footer are not those of the path, found=`{path}`"),
+        );
     }
 }
 
 fn check_rows(run: &Run, metadata: &ParquetMetaData, found: &mut Violations) {
     let rows: i128 = metadata.row_groups().iter().map(|group| i128::from(group.num_rows())).sum();
     if rows != i128::from(run.rows) || i128::from(metadata.file_metadata().num_rows()) != rows {
-        found.run("INV-20", run, format!("the row groups have another number of rows, expected=`{}`, found=`{rows}`", run.rows));
+        found.run(
+            "INV-20",
+            run,
+            format!("the row groups have another number of rows, expected=`{}`, found=`{rows}`", run.rows),
+        );
     }
 }
 
@@ -52,7 +72,8 @@ fn check_sorting(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, found
     let leaves = metadata.file_metadata().schema_descr();
     let mut expected = vec![];
     for name in dataset.spec().order() {
-        let leaf = leaves.columns().iter().position(|leaf| leaf.path().parts().first().is_some_and(|root| root == name));
+        let leaf =
+            leaves.columns().iter().position(|leaf| leaf.path().parts().first().is_some_and(|root| root == name));
         let Some(column_idx) = leaf.and_then(|leaf| i32::try_from(leaf).ok()) else { return };
         expected.push(SortingColumn { column_idx, descending: false, nulls_first: false });
     }
@@ -63,7 +84,12 @@ fn check_sorting(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, found
     }
 }
 
-fn check_columns(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, found: &mut Violations) -> Option<ArrowReaderMetadata> {
+fn check_columns(
+    dataset: &Dataset,
+    run: &Run,
+    metadata: &ParquetMetaData,
+    found: &mut Violations,
+) -> Option<ArrowReaderMetadata> {
     let arrow = match ArrowReaderMetadata::try_new(Arc::new(metadata.clone()), ArrowReaderOptions::new()) {
         Ok(arrow) => arrow,
         Err(e) => {
@@ -80,14 +106,22 @@ fn check_columns(dataset: &Dataset, run: &Run, metadata: &ParquetMetaData, found
     };
     let expected = dataset.schema().fields();
     let same = canonical.fields().len() == expected.len()
-        && canonical.fields().iter().zip(expected).all(|(a, b)| a.name() == b.name() && same_type(a.data_type(), b.data_type()));
+        && canonical
+            .fields()
+            .iter()
+            .zip(expected)
+            .all(|(a, b)| a.name() == b.name() && same_type(a.data_type(), b.data_type()));
     if same {
         return Some(arrow);
     }
     let show = |fields: &arrow::datatypes::Fields| {
         fields.iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
     };
-    found.run("INV-21", run, format!("the columns are others, expected=`{}`, found=`{}`", show(expected), show(canonical.fields())));
+    found.run(
+        "INV-21",
+        run,
+        format!("the columns are others, expected=`{}`, found=`{}`", show(expected), show(canonical.fields())),
+    );
     None
 }
 

@@ -106,7 +106,8 @@ impl Dataset {
         check_manifests(self, &found).await?;
         let mut report = ValidationReport::default();
         for run in self.runs() {
-            let checked = check_run(self, run, &found).await.map_err(|e| e.with_path(self.place().layout.run(&run.path)))?;
+            let checked =
+                check_run(self, run, &found).await.map_err(|e| e.with_path(self.place().layout.run(&run.path)))?;
             report.runs += 1;
             report.rows += checked.rows;
             report.bytes += checked.bytes;
@@ -135,7 +136,9 @@ impl Found {
             Ok(value) => Ok(Some(value)),
             Err(e) if e.kind() == ErrorKind::Store => Err(e),
             Err(e) => {
-                self.with(|found| found.run("INV-18", run, format!("the file cannot be decoded, cause=`{}`", chain(&e))));
+                self.with(|found| {
+                    found.run("INV-18", run, format!("the file cannot be decoded, cause=`{}`", chain(&e)))
+                });
                 Ok(None)
             }
         }
@@ -211,18 +214,27 @@ async fn check_run(dataset: &Dataset, run: &Run, found: &Found) -> Result<Checke
     };
     let size = object.meta.size;
     if size != run.bytes {
-        found.with(|found| found.run("INV-17", run, format!("the file has another size, expected=`{}`, found=`{size}`", run.bytes)));
+        found.with(|found| {
+            found.run("INV-17", run, format!("the file has another size, expected=`{}`, found=`{size}`", run.bytes))
+        });
     }
     checked.bytes = check_bytes(object, run, found).await?;
 
     let file = File { dataset, path, size };
     let metadata = file.metadata(run, found).await;
     let Some(metadata) = found.damage(run, metadata)? else { return Ok(checked) };
-    let Some(arrow) = found.with(|found| footer::check(dataset, run, &metadata, found)) else { return Ok(checked) };
-    let rows = Box::new(RowCheck::new(dataset, run, &arrow, found.clone())?);
+    let opened = spawn_blocking({
+        let (dataset, run, found) = (dataset.clone(), run.clone(), found.clone());
+        move || {
+            let arrow = found.with(|found| footer::check(&dataset, &run, &metadata, found));
+            let rows = arrow.as_ref().map(|arrow| RowCheck::new(&dataset, &run, arrow, found.clone())).transpose()?;
+            Ok(arrow.zip(rows))
+        }
+    });
+    let Some(Some((arrow, rows))) = found.damage(run, opened.await)? else { return Ok(checked) };
     let decoder = ParquetPushDecoderBuilder::new_with_metadata(arrow).with_batch_size(BATCH_ROWS).build();
     let Some(decoder) = found.damage(run, decoder.map_err(Error::from))? else { return Ok(checked) };
-    let read = file.check_rows(decoder, rows).await;
+    let read = file.check_rows(decoder, Box::new(rows)).await;
     checked.rows = found.damage(run, read)?.unwrap_or(0);
     Ok(checked)
 }
@@ -238,7 +250,8 @@ async fn check_bytes(object: GetResult, run: &Run, found: &Found) -> Result<u64>
     }
     let checksum = Checksum::xxh64(hash.finish());
     if run.checksum.algorithm == checksum.algorithm && run.checksum.value != checksum.value {
-        let message = format!("the file has another checksum, expected=`{}`, found=`{}`", run.checksum.value, checksum.value);
+        let message =
+            format!("the file has another checksum, expected=`{}`, found=`{}`", run.checksum.value, checksum.value);
         found.with(|found| found.run("INV-26", run, message));
     }
     Ok(bytes)
@@ -253,8 +266,11 @@ struct File<'a> {
 
 impl File<'_> {
     async fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
-        if let Some(range) = ranges.iter().find(|range| range.start > range.end || range.end > self.size) {
-            return Err(Error::corrupt(format!("the file refers to bytes outside itself, range=`{range:?}`, size=`{}`", self.size)));
+        if let Some(range) = ranges.iter().find(|range| range.is_empty() || range.end > self.size) {
+            return Err(Error::corrupt(format!(
+                "the file refers to bytes that it does not have, range=`{range:?}`, size=`{}`",
+                self.size
+            )));
         }
         fetch_ranges(self.dataset.store(), &self.path, ranges).await
     }
@@ -266,7 +282,8 @@ impl File<'_> {
             [a, b, c, d, b'P', b'A', b'R', b'1'] => {
                 let length = u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + TRAILER_BYTES;
                 if length != run.footer_bytes {
-                    let message = format!("the footer has another size, expected=`{}`, found=`{length}`", run.footer_bytes);
+                    let message =
+                        format!("the footer has another size, expected=`{}`, found=`{length}`", run.footer_bytes);
                     found.with(|found| found.run("INV-18", run, message));
                 }
                 if length > self.size {
@@ -275,7 +292,8 @@ impl File<'_> {
             }
             _ => return Err(Error::corrupt("the file does not end as a parquet file")),
         }
-        let mut decoder = ParquetMetaDataPushDecoder::try_new(self.size)?.with_page_index_policy(PageIndexPolicy::Optional);
+        let mut decoder =
+            ParquetMetaDataPushDecoder::try_new(self.size)?.with_page_index_policy(PageIndexPolicy::Optional);
         loop {
             let step = move || {
                 let result = decoder.try_decode()?;

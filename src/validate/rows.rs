@@ -41,11 +41,13 @@ pub(super) struct RowCheck {
 impl RowCheck {
     pub(super) fn new(dataset: &Dataset, run: &Run, metadata: &ArrowReaderMetadata, found: Found) -> Result<Self> {
         let schema = Arc::clone(dataset.schema());
-        let nullable: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let nullable: Vec<Field> =
+            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let order = dataset.spec().order_indices(&schema)?;
         // Version 1 knows ascending columns with nulls last only.
         let options = SortOptions { descending: false, nulls_first: false };
-        let fields = order.iter().map(|i| SortField::new_with_options(schema.field(*i).data_type().clone(), options)).collect();
+        let fields =
+            order.iter().map(|i| SortField::new_with_options(schema.field(*i).data_type().clone(), options)).collect();
         let nullable = Arc::new(Schema::new(nullable));
         Ok(Self {
             run: run.clone(),
@@ -69,7 +71,8 @@ impl RowCheck {
             return Ok(());
         }
         let batch = cast_batch(batch, &self.nullable)?;
-        let columns = |indices: &[usize]| indices.iter().map(|i| Arc::clone(batch.column(*i))).collect::<Vec<ArrayRef>>();
+        let columns =
+            |indices: &[usize]| indices.iter().map(|i| Arc::clone(batch.column(*i))).collect::<Vec<ArrayRef>>();
         let key = columns(&self.key);
         self.check_nulls(&batch);
         self.check_order(&columns(&self.order))?;
@@ -87,7 +90,8 @@ impl RowCheck {
             self.check_bound("last key", &self.run.last_key, &key, Ordering::Less, self.rows.saturating_sub(1));
         }
         if self.rows != self.run.rows {
-            let message = format!("the file holds another number of rows, expected=`{}`, found=`{}`", self.run.rows, self.rows);
+            let message =
+                format!("the file holds another number of rows, expected=`{}`, found=`{}`", self.run.rows, self.rows);
             self.found.with(|found| found.run("INV-20", &self.run, message));
         }
         Ok(self.rows)
@@ -120,7 +124,11 @@ impl RowCheck {
     }
 
     fn unsorted(&self, row: usize, previous: &[KeyValue], key: &[KeyValue]) {
-        let message = format!("a row is less than the one before it, previous=`{}`, key=`{}`", DisplayKey(previous), DisplayKey(key));
+        let message = format!(
+            "a row is less than the one before it, previous=`{}`, key=`{}`",
+            DisplayKey(previous),
+            DisplayKey(key)
+        );
         self.found.with(|found| found.row("INV-23", &self.run, self.rows + row as u64, message));
     }
 
@@ -157,7 +165,8 @@ impl RowCheck {
     fn check_bound(&self, what: &str, bound: &KeyBound, key: &[KeyValue], wrong: Ordering, row: u64) {
         let holds = if bound.exact { bound.values == key } else { bound.compare(key) != wrong };
         if !holds {
-            let message = format!("the {what} of the manifest is not the row's, manifest=`{bound}`, row's=`{}`", DisplayKey(key));
+            let message =
+                format!("the {what} of the manifest is not the row's, manifest=`{bound}`, row's=`{}`", DisplayKey(key));
             self.found.with(|found| found.row("INV-25", &self.run, row, message));
         }
     }

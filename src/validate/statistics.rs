@@ -47,7 +47,9 @@ impl StatisticsCheck {
 
     /// Checks rows of one row group, the first of which is row `row` of the run.
     pub(super) fn check(&mut self, run: &Run, batch: &RecordBatch, row: u64, found: &Found) -> Result<()> {
-        while row >= self.start.saturating_add(self.group_rows()) && self.row_group + 1 < self.metadata.metadata().num_row_groups() {
+        while row >= self.start.saturating_add(self.group_rows())
+            && self.row_group + 1 < self.metadata.metadata().num_row_groups()
+        {
             self.finish(run, found);
             self.start += self.group_rows();
             self.row_group += 1;
@@ -94,16 +96,24 @@ impl StatisticsCheck {
             if field.data_type().is_nested() {
                 continue;
             }
-            let converter = StatisticsConverter::try_new(field.name(), self.metadata.schema(), self.metadata.parquet_schema())?
-                .with_missing_null_counts_as_zero(false);
+            let converter =
+                StatisticsConverter::try_new(field.name(), self.metadata.schema(), self.metadata.parquet_schema())?
+                    .with_missing_null_counts_as_zero(false);
             let Some(leaf) = converter.parquet_column_index() else { continue };
             let group = || [metadata.row_group(self.row_group)];
             let promise = |level, starts: Vec<u64>, least: ArrayRef, greatest: ArrayRef, nulls: UInt64Array| {
                 let pieces = starts.len();
-                if [least.len(), greatest.len(), nulls.len()] != [pieces; 3] || starts.first() != Some(&0) || !starts.is_sorted() {
-                    return Err(Error::corrupt(format!("the {level} statistics do not fit the {level}s, column=`{}`", field.name())));
+                if [least.len(), greatest.len(), nulls.len()] != [pieces; 3]
+                    || starts.first() != Some(&0)
+                    || !starts.is_sorted()
+                {
+                    return Err(Error::corrupt(format!(
+                        "the {level} statistics do not fit the {level}s, column=`{}`",
+                        field.name()
+                    )));
                 }
-                let (least, greatest) = (canonical(&least, field.data_type())?, canonical(&greatest, field.data_type())?);
+                let (least, greatest) =
+                    (canonical(&least, field.data_type())?, canonical(&greatest, field.data_type())?);
                 Ok(Promise { column, level, starts, least, greatest, nulls, seen: vec![0; pieces] })
             };
             promises.push(promise(
@@ -115,7 +125,11 @@ impl StatisticsCheck {
             )?);
             let (Some(columns), Some(offsets)) = (metadata.column_index(), metadata.offset_index()) else { continue };
             let Some(pages) = offsets.get(self.row_group).and_then(|group| group.get(leaf)) else { continue };
-            let starts = pages.page_locations().iter().map(|page| u64::try_from(page.first_row_index).unwrap_or(u64::MAX)).collect();
+            let starts = pages
+                .page_locations()
+                .iter()
+                .map(|page| u64::try_from(page.first_row_index).unwrap_or(u64::MAX))
+                .collect();
             let groups = [self.row_group];
             promises.push(promise(
                 "page",
