@@ -137,7 +137,7 @@ impl Found {
             Err(e) if e.kind() == ErrorKind::Store => Err(e),
             Err(e) => {
                 self.with(|found| {
-                    found.run("INV-18", run, format!("the file cannot be decoded, cause=`{}`", chain(&e)))
+                    found.run("INV-18", run, format!("the file cannot be decoded, cause=`{}`", chain(&e)));
                 });
                 Ok(None)
             }
@@ -215,7 +215,7 @@ async fn check_run(dataset: &Dataset, run: &Run, found: &Found) -> Result<Checke
     let size = object.meta.size;
     if size != run.bytes {
         found.with(|found| {
-            found.run("INV-17", run, format!("the file has another size, expected=`{}`, found=`{size}`", run.bytes))
+            found.run("INV-17", run, format!("the file has another size, expected=`{}`, found=`{size}`", run.bytes));
         });
     }
     checked.bytes = check_bytes(object, run, found).await?;
