@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::merge::{Kernel, Step};
-use crate::plan::{Operation, Plan, SlotDescriptor};
+use crate::plan::{PlanOperation, Plan, SlotDescriptor};
 use crate::read::{RunReader, RunStream};
 use crate::task::{Task, spawn};
 
@@ -113,13 +113,13 @@ impl<T> PlanStream<T> {
 }
 
 /// A kernel and the streams that feed it.
-struct SlotRun<T> {
+pub(crate) struct SlotRun<T> {
     kernel: Box<dyn Kernel<Item = T>>,
     runs: Vec<RunStream>,
 }
 
 impl<T> SlotRun<T> {
-    async fn next(&mut self) -> Result<Option<T>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<T>> {
         loop {
             match self.kernel.step()? {
                 Step::Item(item) => return Ok(Some(item)),
@@ -133,9 +133,9 @@ impl<T> SlotRun<T> {
     }
 }
 
-impl<O: Operation> Plan<O> {
+impl<O: PlanOperation> Plan<O> {
     /// Starts a slot: all its runs begin to open. `None` if it is known to yield nothing.
-    fn start_slot(&self, slot: u32) -> Result<Option<SlotRun<O::Item>>> {
+    pub(crate) fn start_slot(&self, slot: u32) -> Result<Option<SlotRun<O::Item>>> {
         if self.is_skipped(slot) {
             return Ok(None);
         }
@@ -182,7 +182,7 @@ impl<O: Operation> Plan<O> {
 }
 
 /// Takes slots until none is left. Errors go to the stream; a closed stream ends the task.
-async fn run_slots<O: Operation>(plan: Plan<O>, next: Arc<AtomicU32>, items: mpsc::Sender<Result<SlotItem<O::Item>>>) -> Result<()> {
+async fn run_slots<O: PlanOperation>(plan: Plan<O>, next: Arc<AtomicU32>, items: mpsc::Sender<Result<SlotItem<O::Item>>>) -> Result<()> {
     loop {
         let slot = next.fetch_add(1, Ordering::Relaxed);
         if slot >= plan.slots().get() {

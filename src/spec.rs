@@ -150,6 +150,12 @@ impl BucketSpec {
         self
     }
 
+    /// The same spec with another bucket function.
+    pub(crate) fn with_function(mut self, function: BucketFunction) -> Self {
+        self.function = function;
+        self
+    }
+
     /// The names of the key columns, in hash and sort order.
     pub fn key(&self) -> &[String] {
         &self.key

@@ -13,14 +13,14 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::{BatchCoalescer, concat_batches};
+use arrow::compute::concat_batches;
 use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
 use crate::join::output::{OutputLayout, SideRows};
 use crate::join::pairing::{Continued, PairSide, Pairing};
-use crate::join::{Emit, JoinKind};
-use crate::merge::{Align, Extract, ForKeys, Kernel, Keys, SourceInputs, SourceRows, Step, Ties, Window, dispatch};
+use crate::join::{JoinKind, Shape};
+use crate::merge::{Align, Emit, Extract, ForKeys, Kernel, Keys, SourceInputs, SourceRows, Step, Ties, Window, dispatch};
 
 /// What a join kernel is made of.
 #[derive(Debug, Clone)]
@@ -46,17 +46,14 @@ impl ForKeys for JoinInputs {
 
     fn run<E: Extract>(self, extract: E) -> Result<Self::Output> {
         let Self { kind, key_types: _, left, right, output, batch_size } = self;
-        // Larger batches pass through the coalescer without a copy.
-        let coalescer = BatchCoalescer::new(Arc::clone(&output.schema), batch_size)
-            .with_biggest_coalesce_batch_size(Some(batch_size / 2));
         Ok(Box::new(JoinKernel {
-            emit: kind.emit(),
+            shape: kind.shape(),
             align: Align::new(&extract, vec![left, right], Ties::Together, batch_size),
             carried: None,
             current: None,
+            out: Emit::new(Arc::clone(&output.schema), batch_size),
             output,
             batch_size,
-            coalescer,
         }))
     }
 }
@@ -111,13 +108,13 @@ impl<K: Keys> Side<K> {
 }
 
 struct JoinKernel<E: Extract> {
-    emit: Emit,
+    shape: Shape,
     align: Align<E>,
     carried: Option<Carried<E::Keys>>,
     current: Option<Current<E::Keys>>,
     output: OutputLayout,
     batch_size: usize,
-    coalescer: BatchCoalescer,
+    out: Emit,
 }
 
 impl<E: Extract> Kernel for JoinKernel<E> {
@@ -133,7 +130,7 @@ impl<E: Extract> Kernel for JoinKernel<E> {
 
     fn step(&mut self) -> Result<Step<RecordBatch>> {
         loop {
-            if let Some(batch) = self.coalescer.next_completed_batch() {
+            if let Some(batch) = self.out.pop() {
                 return Ok(Step::Item(batch));
             }
             if self.current.is_some() {
@@ -143,10 +140,7 @@ impl<E: Extract> Kernel for JoinKernel<E> {
             match self.align.step()? {
                 Step::Item(window) => self.start(window)?,
                 Step::Needs(input) if !self.is_settled() => return Ok(Step::Needs(input)),
-                Step::Needs(_) | Step::Done => {
-                    self.coalescer.finish_buffered_batch()?;
-                    return Ok(self.coalescer.next_completed_batch().map_or(Step::Done, Step::Item));
-                }
+                Step::Needs(_) | Step::Done => return Ok(self.out.finish()?.map_or(Step::Done, Step::Item)),
             }
         }
     }
@@ -156,7 +150,7 @@ impl<E: Extract> JoinKernel<E> {
     /// Whether nothing that may still come can change the output: one side is at its end and the other alone contributes nothing.
     fn is_settled(&self) -> bool {
         self.carried.is_none()
-            && (self.align.is_exhausted(0) && !self.emit.right_unmatched || self.align.is_exhausted(1) && !self.emit.left_unmatched)
+            && (self.align.is_exhausted(0) && !self.shape.right_unmatched || self.align.is_exhausted(1) && !self.shape.left_unmatched)
     }
 
     /// Makes `window` the current one.
@@ -183,7 +177,7 @@ impl<E: Extract> JoinKernel<E> {
             },
         };
         let (on_left, on_right) = (continued(&carried_left, &left), continued(&carried_right, &right));
-        let pairing = Pairing::new(self.emit, on_left, on_right, matchable);
+        let pairing = Pairing::new(self.shape, on_left, on_right, matchable);
         let side = |carried: CarriedSide, rows: SourceRows<E::Keys>| Side {
             rows: SideRows::new(carried.rows, rows.batch),
             keys: rows.keys,
@@ -203,7 +197,7 @@ impl<E: Extract> JoinKernel<E> {
     fn start_null(&mut self, left: SourceRows<E::Keys>, right: SourceRows<E::Keys>) -> Result<()> {
         self.carried = None;
         let rows = |rows: &SourceRows<E::Keys>| Continued { carried: 0, seen: false, rows: rows.len() as u32 };
-        let pairing = Pairing::new(self.emit, rows(&left), rows(&right), false);
+        let pairing = Pairing::new(self.shape, rows(&left), rows(&right), false);
         let side = |rows: SourceRows<E::Keys>| Side { rows: SideRows::new(None, rows.batch), keys: None, open: false };
         self.current = Some(Current { pairing, left: side(left), right: side(right), continued: None });
         Ok(())
@@ -217,7 +211,7 @@ impl<E: Extract> JoinKernel<E> {
         let (left, right) = (std::mem::take(&mut current.pairing.left), std::mem::take(&mut current.pairing.right));
         if !left.is_empty() {
             let batch = self.output.batch((&mut current.left.rows, left), (&mut current.right.rows, right))?;
-            self.coalescer.push_batch(batch)?;
+            self.out.push(batch)?;
         }
         if used_up {
             self.carried = self.carry(current)?;
@@ -238,12 +232,12 @@ impl<E: Extract> JoinKernel<E> {
             _ => (false, false, false),
         };
         let (left_open, right_open) = (left.open, right.open);
-        let emit = self.emit;
+        let shape = self.shape;
         let carry = |side: Side<E::Keys>, had: bool, other_open: bool| -> Result<CarriedSide> {
             let tail = side.tail(&key);
             let seen = had || tail > 0;
             // Only pairs need the rows themselves.
-            if !(other_open && emit.pairs) {
+            if !(other_open && shape.pairs) {
                 return Ok(CarriedSide { rows: None, seen });
             }
             let window = side.rows.window();

@@ -52,9 +52,9 @@ impl JoinKind {
         Self::RightAnti,
     ];
 
-    pub(crate) fn emit(self) -> Emit {
+    pub(crate) fn shape(self) -> Shape {
         use JoinKind as J;
-        Emit {
+        Shape {
             pairs: matches!(self, J::Inner | J::Left | J::Right | J::Full),
             left_unmatched: matches!(self, J::Left | J::Full | J::LeftAnti),
             right_unmatched: matches!(self, J::Right | J::Full | J::RightAnti),
@@ -91,7 +91,7 @@ impl fmt::Display for JoinKind {
 
 /// A join kind as what it emits for a key group with `l` left and `r` right rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Emit {
+pub(crate) struct Shape {
     /// The `l × r` pairs.
     pub(crate) pairs: bool,
     /// The left rows if `r = 0`.

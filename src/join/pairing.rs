@@ -9,7 +9,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use crate::join::Emit;
+use crate::join::Shape;
 use crate::merge::Keys;
 
 /// The index that stands for "no row on this side".
@@ -51,7 +51,7 @@ pub(crate) struct Continued {
 /// The walk over one window.
 #[derive(Debug)]
 pub(crate) struct Pairing {
-    emit: Emit,
+    shape: Shape,
     /// Added to a window's row to make its index.
     base: (u32, u32),
     /// The window's rows to look at next.
@@ -67,9 +67,9 @@ impl Pairing {
     /// Starts on a window whose first `rows` rows of either side go on with the group of the previous one.
     ///
     /// With `matchable` false the group's key is null: its rows have no partners whatever stands on the other side.
-    pub(crate) fn new(emit: Emit, left: Continued, right: Continued, matchable: bool) -> Self {
+    pub(crate) fn new(shape: Shape, left: Continued, right: Continued, matchable: bool) -> Self {
         let mut pairing = Self {
-            emit,
+            shape,
             base: (left.carried, right.carried),
             at: (left.rows, right.rows),
             group: None,
@@ -85,15 +85,15 @@ impl Pairing {
 
     /// Decides what a key group contributes. The sides tell whether they have rows of the key at all, in this window or before.
     fn start_group(&mut self, left: Rows, right: Rows, has_left: bool, has_right: bool) {
-        let emit = self.emit;
+        let shape = self.shape;
         let new = |rows: &Rows| rows.range.start + rows.old..rows.range.end;
-        if if has_right { emit.left_matched } else { emit.left_unmatched } {
+        if if has_right { shape.left_matched } else { shape.left_unmatched } {
             self.alone[0] = new(&left);
         }
-        if if has_left { emit.right_matched } else { emit.right_unmatched } {
+        if if has_left { shape.right_matched } else { shape.right_unmatched } {
             self.alone[1] = new(&right);
         }
-        if emit.pairs && has_left && has_right {
+        if shape.pairs && has_left && has_right {
             let next = (left.range.start, right.range.start);
             self.group = Some(Group { left, right, next });
         }
@@ -121,10 +121,10 @@ impl Pairing {
             }
             // One side is used up: the rest of the other has no partner in this window, and by the window's bound none elsewhere.
             self.at = (left_rows, right_rows);
-            if self.emit.left_unmatched {
+            if self.shape.left_unmatched {
                 self.alone[0] = self.base.0 + i..self.base.0 + left_rows;
             }
-            if self.emit.right_unmatched {
+            if self.shape.right_unmatched {
                 self.alone[1] = self.base.1 + j..self.base.1 + right_rows;
             }
         }
@@ -135,18 +135,18 @@ impl Pairing {
         let (left_rows, right_rows) = (l.len(), r.len());
         let (base_left, base_right) = self.base;
         let (mut i, mut j) = (self.at.0 as usize, self.at.1 as usize);
-        let emit = self.emit;
+        let shape = self.shape;
         while i < left_rows && j < right_rows && self.left.len() < target {
             match l.value(i).cmp(&r.value(j)) {
                 Ordering::Less => {
-                    if emit.left_unmatched {
+                    if shape.left_unmatched {
                         self.left.push(base_left + i as u32);
                         self.right.push(NONE);
                     }
                     i += 1;
                 }
                 Ordering::Greater => {
-                    if emit.right_unmatched {
+                    if shape.right_unmatched {
                         self.left.push(NONE);
                         self.right.push(base_right + j as u32);
                     }
@@ -156,7 +156,7 @@ impl Pairing {
                     let (left_end, right_end) = (l.group_end(i), r.group_end(j));
                     let null = l.has_null(i);
                     let (rows, others) = (left_end - i, right_end - j);
-                    if emit.pairs && !null && rows * others <= target - self.left.len() {
+                    if shape.pairs && !null && rows * others <= target - self.left.len() {
                         for row in i..left_end {
                             self.left.extend(std::iter::repeat_n(base_left + row as u32, others));
                             self.right.extend(base_right + j as u32..base_right + right_end as u32);

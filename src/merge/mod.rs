@@ -5,6 +5,7 @@
 //! * `kway`: the inputs of one source merged into one sorted sequence.
 //! * `scan`: the merge of one source as a kernel of its own.
 //! * `align`: several sources advanced together, in windows up to a common key.
+//! * `emit`: the batches that kernels hand out, brought to a useful size.
 //!
 //! Everything here is a state machine that is fed and asked: [`Step::Needs`] names the input that must be fed (or finished) before the next
 //! item can be made. The async shell and the tests are two drivers of the same machine.
@@ -17,6 +18,7 @@
 //! ```
 
 mod align;
+mod emit;
 mod input;
 mod keys;
 mod kway;
@@ -29,6 +31,7 @@ use arrow::array::RecordBatch;
 use crate::error::Result;
 
 pub(crate) use align::{Align, SourceInputs, SourceRows, Ties, Window};
+pub(crate) use emit::Emit;
 pub(crate) use keys::{Extract, ForKeys, Keys, dispatch};
 pub(crate) use kway::{SortedMerge, gather};
 pub(crate) use scan::scan_kernel;

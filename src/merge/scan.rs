@@ -3,24 +3,22 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::compute::BatchCoalescer;
 
 use crate::error::Result;
 use crate::merge::align::SourceInputs;
 use crate::merge::kway::SortedMerge;
-use crate::merge::{Kernel, Step};
+use crate::merge::{Emit, Kernel, Step};
 
 /// The kernel of a scan of one source.
 pub(crate) fn scan_kernel(source: SourceInputs, batch_size: usize) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
-    // Larger batches pass through the coalescer without a copy.
-    let coalescer = BatchCoalescer::new(Arc::clone(&source.schema), batch_size).with_biggest_coalesce_batch_size(Some(batch_size / 2));
+    let out = Emit::new(Arc::clone(&source.schema), batch_size);
     let merge = SortedMerge::with_labels(&source.schema, &source.order, source.runs, batch_size)?;
-    Ok(Box::new(ScanKernel { merge, coalescer }))
+    Ok(Box::new(ScanKernel { merge, out }))
 }
 
 struct ScanKernel {
     merge: SortedMerge,
-    coalescer: BatchCoalescer,
+    out: Emit,
 }
 
 impl Kernel for ScanKernel {
@@ -36,16 +34,13 @@ impl Kernel for ScanKernel {
 
     fn step(&mut self) -> Result<Step<RecordBatch>> {
         loop {
-            if let Some(batch) = self.coalescer.next_completed_batch() {
+            if let Some(batch) = self.out.pop() {
                 return Ok(Step::Item(batch));
             }
             match self.merge.step()? {
-                Step::Item(batch) => self.coalescer.push_batch(batch)?,
+                Step::Item(batch) => self.out.push(batch)?,
                 Step::Needs(input) => return Ok(Step::Needs(input)),
-                Step::Done => {
-                    self.coalescer.finish_buffered_batch()?;
-                    return Ok(self.coalescer.next_completed_batch().map_or(Step::Done, Step::Item));
-                }
+                Step::Done => return Ok(self.out.finish()?.map_or(Step::Done, Step::Item)),
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::plan::{Operation, Plan, ResolvedSource};
+use crate::plan::{PlanOperation, Plan, ResolvedSource};
 
-impl<O: Operation> fmt::Display for Plan<O> {
+impl<O: PlanOperation> fmt::Display for Plan<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let resolved = &self.resolved;
         let slots = resolved.slots.get();

@@ -26,7 +26,7 @@ use crate::merge::SourceInputs;
 use crate::read::RunReader;
 use crate::spec::BucketCount;
 
-pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, Operation, Scan};
+pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, PlanOperation, Scan};
 pub(crate) use resolve::{Resolved, ResolvedSource};
 
 /// The default of [`PlanOptions::batch_size`]: what arrow's and parquet's readers use as well, small enough to stay in a core's cache.
@@ -101,7 +101,7 @@ pub struct SlotDescriptor {
     pub slots: BucketCount,
 }
 
-impl<O: Operation> Plan<O> {
+impl<O: PlanOperation> Plan<O> {
     /// The schema of the batches that a scan or join returns, exactly; for co-groups, that of the keys.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema

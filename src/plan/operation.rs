@@ -18,7 +18,7 @@ mod sealed {
 }
 
 /// What a [`Plan`] computes. Implemented by [`Scan`], [`Join`], [`CoGroup`] and [`CoGroupChunks`], and by nothing else.
-pub trait Operation: sealed::Sealed + Clone + Send + Sync + 'static {
+pub trait PlanOperation: sealed::Sealed + Clone + Send + Sync + 'static {
     /// What the plan yields.
     type Item: Send + 'static;
 
@@ -81,7 +81,7 @@ impl Scan {
 
 impl sealed::Sealed for Scan {}
 
-impl Operation for Scan {
+impl PlanOperation for Scan {
     type Item = RecordBatch;
 
     fn describe(&self) -> String {
@@ -262,7 +262,7 @@ impl Join {
 
 impl sealed::Sealed for Join {}
 
-impl Operation for Join {
+impl PlanOperation for Join {
     type Item = RecordBatch;
 
     fn describe(&self) -> String {
@@ -280,9 +280,9 @@ impl Operation for Join {
     }
 
     fn yields_nothing(&self, has_runs: &[bool]) -> bool {
-        let emit = self.kind.emit();
+        let shape = self.kind.shape();
         let [left, right] = [has_runs[0], has_runs[1]];
-        !(left && right || left && emit.left_unmatched || right && emit.right_unmatched)
+        !(left && right || left && shape.left_unmatched || right && shape.right_unmatched)
     }
 }
 
@@ -403,7 +403,7 @@ impl CoGroup {
 
 impl sealed::Sealed for CoGroup {}
 
-impl Operation for CoGroup {
+impl PlanOperation for CoGroup {
     type Item = CoGroupBatch;
 
     fn describe(&self) -> String {
@@ -422,7 +422,7 @@ pub struct CoGroupChunks(CoGroup);
 
 impl sealed::Sealed for CoGroupChunks {}
 
-impl Operation for CoGroupChunks {
+impl PlanOperation for CoGroupChunks {
     type Item = CoGroupChunk;
 
     fn describe(&self) -> String {

@@ -1,0 +1,249 @@
+//! Writes TPC-H orders and lineitem as sort-merge-bucket datasets, then joins them with no shuffle:
+//!
+//! 1. generate both tables with their keys out of order, and write them, bucketed and sorted by order key;
+//! 2. scan the same files with parquet's own reader: what reading them costs without a join;
+//! 3. join them, once over two columns and once over all, and check every answer against the generator's own rows;
+//! 4. print what each step took.
+//!
+//! `cargo run --release --example tpch_join -- --help` lists the options.
+#![expect(clippy::print_stdout, reason = "a command-line program")]
+
+mod generate;
+mod options;
+mod query;
+mod report;
+mod scan;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use serde::{Deserialize, Serialize};
+use sort_merge_bucket::{
+    BucketSpec, Dataset, DatasetWriter, Join, JoinPlan, Parallelism, Source, WriteMode, WriteOptions,
+};
+
+use generate::{Expected, Feed, Ledger};
+use options::Options;
+use query::{Answer, Query};
+use report::{Step, Stopwatch, Table, median, progress};
+
+/// Whatever went wrong; the program ends with it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const ORDERS: &str = "orders";
+const LINEITEM: &str = "lineitem";
+
+/// The number of lines that the TPC-H specification gives for a scale factor.
+const SPECIFIED_LINES: [(f64, u64); 3] = [(1.0, 6_001_215), (10.0, 59_986_052), (100.0, 600_037_902)];
+
+/// What is remembered beside the datasets, for a later run with `--reuse`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    scale_factor: f64,
+    buckets: u32,
+    expected: [Expected; 2],
+}
+
+impl Record {
+    const FILE: &str = "expected.json";
+
+    /// What an earlier run with the same options left, if it came to its end.
+    fn read(options: &Options) -> Option<Self> {
+        let text = std::fs::read_to_string(options.out.join(Self::FILE)).ok()?;
+        let record: Self = serde_json::from_str(&text).ok()?;
+        (record.scale_factor == options.scale_factor && record.buckets == options.buckets).then_some(record)
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let Some(options) = Options::from_args()? else { return Ok(()) };
+    std::fs::create_dir_all(&options.out)?;
+    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&options.out)?);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(options.threads.get()).enable_all().build()?;
+    println!(
+        "TPC-H at scale factor {}, {} buckets, {} threads, in {}",
+        options.scale_factor,
+        options.buckets,
+        options.threads,
+        options.out.display()
+    );
+    let mut steps = vec![];
+
+    let record = match Record::read(&options).filter(|_| options.reuse) {
+        Some(record) => record,
+        None => runtime.block_on(write_both(&options, &store, &mut steps))?,
+    };
+    let (orders, lineitem) = runtime.block_on(async {
+        futures::try_join!(
+            Dataset::open(Arc::clone(&store), ORDERS),
+            Dataset::open(Arc::clone(&store), LINEITEM)
+        )
+    })?;
+    if let Some((_, lines)) = SPECIFIED_LINES.iter().find(|(scale_factor, _)| *scale_factor == options.scale_factor) {
+        assert_eq!(lineitem.statistics().rows, *lines, "lines that TPC-H specifies");
+    }
+
+    for (query, expected) in Query::ALL.into_iter().zip(&record.expected) {
+        compare(query, expected, &options, &runtime, &orders, &lineitem, &mut steps)?;
+    }
+    println!("\nEvery count, sum and maximum is that of the generator's rows.\n\n{}", Table(&steps));
+    Ok(())
+}
+
+/// Generates and writes both tables, and leaves a record of what is right.
+async fn write_both(
+    options: &Options,
+    store: &Arc<dyn ObjectStore>,
+    steps: &mut Vec<Step>,
+) -> Result<Record, Failure> {
+    // Replacing a dataset keeps the files of its old versions, which nobody wants here.
+    for table in [ORDERS, LINEITEM] {
+        let folder = options.out.join(table);
+        if folder.join("_smb").is_dir() {
+            std::fs::remove_dir_all(folder)?;
+        }
+    }
+    // The record goes first and comes last: it is there only beside complete datasets.
+    let file = options.out.join(Record::FILE);
+    if file.exists() {
+        std::fs::remove_file(&file)?;
+    }
+    let ledger = write(options, store, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
+    let feed = Feed::lineitem(options.scale_factor, ledger);
+    let ledger = write(options, store, LINEITEM, "l_orderkey", feed, steps).await?;
+    let record =
+        Record { scale_factor: options.scale_factor, buckets: options.buckets, expected: ledger.finish() };
+    std::fs::write(file, serde_json::to_string_pretty(&record)?)?;
+    Ok(record)
+}
+
+/// Writes one table, bucketed and sorted by `key`.
+async fn write(
+    options: &Options,
+    store: &Arc<dyn ObjectStore>,
+    name: &str,
+    key: &str,
+    mut feed: Feed,
+    steps: &mut Vec<Step>,
+) -> Result<Ledger, Failure> {
+    let bar = progress(&format!("write {name}"), feed.rows);
+    let stopwatch = Stopwatch::start();
+    let spec = BucketSpec::new([key], options.buckets)?;
+    let write_options =
+        WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
+    let mut writer = DatasetWriter::builder(Arc::clone(store), name, Arc::clone(&feed.schema), spec)
+        .with_mode(WriteMode::Create)
+        .with_options(write_options)
+        .build()
+        .await?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let asked = Instant::now();
+        let Some(batch) = feed.batches.recv().await else { break };
+        waited += asked.elapsed();
+        writer.write(&batch).await?;
+        bar.inc(batch.num_rows() as u64);
+    }
+    let ledger = feed.finish()?;
+    bar.set_message(format!("commit {name}"));
+    let dataset = writer.commit().await?;
+    let (time, peak_memory) = stopwatch.stop();
+    bar.finish_and_clear();
+    let statistics = dataset.statistics();
+    steps.push(Step {
+        name: format!("write {name}"),
+        time,
+        rows: statistics.rows,
+        bytes: statistics.bytes,
+        peak_memory,
+        remark: format!("{} runs; {:.2} s of it waiting for the generator", statistics.runs, waited.as_secs_f64()),
+    });
+    Ok(ledger)
+}
+
+/// Runs scan and join of one query in turn and checks every answer.
+fn compare(
+    query: Query,
+    expected: &Expected,
+    options: &Options,
+    runtime: &tokio::runtime::Runtime,
+    orders: &Dataset,
+    lineitem: &Dataset,
+    steps: &mut Vec<Step>,
+) -> Result<(), Failure> {
+    let tables = [table(&options.out, orders, "o_orderkey"), table(&options.out, lineitem, "l_orderkey")];
+    let plan = plan(query, orders, lineitem)?;
+    println!("\n{plan}");
+
+    let bar = progress(query.name(), options.repeat.get() as u64 * 2 * expected.join.rows);
+    let (mut scans, mut joins) = (vec![], vec![]);
+    let (mut scan_memory, mut join_memory) = (None, None);
+    let mut bytes = 0;
+    for _ in 0..options.repeat.get() {
+        let stopwatch = Stopwatch::start();
+        let (answers, read) = scan::scan(query, &tables, options.threads)?;
+        let (time, memory) = stopwatch.stop();
+        assert_eq!(answers, [expected.orders.clone(), expected.lineitem.clone()], "{} scan", query.name());
+        scans.push(time);
+        scan_memory = scan_memory.max(memory);
+        bytes = read;
+        bar.inc(expected.join.rows);
+
+        let stopwatch = Stopwatch::start();
+        let answer = runtime.block_on(join(query, &plan))?;
+        let (time, memory) = stopwatch.stop();
+        assert_eq!(answer, expected.join, "{} join", query.name());
+        joins.push(time);
+        join_memory = join_memory.max(memory);
+        bar.inc(expected.join.rows);
+    }
+    bar.finish_and_clear();
+
+    let (scan, join) = (median(scans), median(joins));
+    steps.push(Step {
+        name: format!("{} scan only", query.name()),
+        time: scan,
+        rows: expected.orders.rows + expected.lineitem.rows,
+        bytes,
+        peak_memory: scan_memory,
+        remark: String::new(),
+    });
+    steps.push(Step {
+        name: format!("{} join", query.name()),
+        time: join,
+        rows: expected.join.rows,
+        bytes,
+        peak_memory: join_memory,
+        remark: format!("{:.2} x scan only", join.as_secs_f64() / scan.as_secs_f64()),
+    });
+    Ok(())
+}
+
+/// Plans the join of orders and lineitem on their keys. The key columns are read anyway.
+fn plan(query: Query, orders: &Dataset, lineitem: &Dataset) -> Result<JoinPlan, Failure> {
+    let (mut left, mut right) = (Source::from(orders), Source::from(lineitem));
+    if let Some([price, quantity]) = query.payload() {
+        (left, right) = (left.with_columns([price]), right.with_columns([quantity]));
+    }
+    Ok(Join::inner(left, right).plan()?)
+}
+
+/// Joins all slots in parallel and reduces the joined batches.
+async fn join(query: Query, plan: &JoinPlan) -> Result<Answer, Failure> {
+    let mut answer = Answer::default();
+    let mut rows = plan.stream(Parallelism::Available);
+    while let Some(item) = rows.try_next().await? {
+        query.reduce(&mut answer, &item.batch)?;
+    }
+    Ok(answer)
+}
+
+/// The runs of a dataset as files for other tools.
+fn table(out: &Path, dataset: &Dataset, key: &'static str) -> scan::Table {
+    scan::Table { key, runs: dataset.run_paths().map(|path| out.join(path.as_ref())).collect() }
+}

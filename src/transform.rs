@@ -1,0 +1,350 @@
+//! Writes a plan's result as a dataset, without a sort and without a shuffle: slots become buckets.
+//!
+//! With G slots and N target buckets, a slot's rows lie in bucket `slot mod N` if N divides G, and in the buckets b with `b mod G = slot` if N
+//! is a multiple of G. Either way the rows come in key order, so that each bucket's run is written as the rows come by.
+//!
+//! Placement and order of what the caller's function returns are checked row by row: a function that changes the key fails.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::util::display::array_value_to_string;
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use crate::bucket::bucket_ids;
+use crate::dataset::Dataset;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::{Clock, WriteId};
+use crate::manifest::Run;
+use crate::plan::{Plan, PlanOperation};
+use crate::run::Parallelism;
+use crate::schema::{canonical_schema, cast_batch};
+use crate::spec::{BucketCount, BucketSpec};
+use crate::store::Place;
+use crate::task::spawn;
+use crate::write::{DatasetWriter, RunFileWriter, RunTarget, WriteMode, WriteOptions, WriteTicket};
+
+/// Where and how [`Plan::transform`] writes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    schema: Option<SchemaRef>,
+    buckets: Option<BucketCount>,
+    mode: WriteMode,
+    options: WriteOptions,
+    write_id: Option<WriteId>,
+    properties: BTreeMap<String, String>,
+    clock: Clock,
+    parallelism: Parallelism,
+}
+
+impl Target {
+    /// A new dataset at `path`.
+    pub fn new(store: Arc<dyn ObjectStore>, path: impl Into<Path>) -> Self {
+        Self {
+            store,
+            path: path.into(),
+            schema: None,
+            buckets: None,
+            mode: WriteMode::default(),
+            options: WriteOptions::default(),
+            write_id: None,
+            properties: BTreeMap::new(),
+            clock: Clock::default(),
+            parallelism: Parallelism::default(),
+        }
+    }
+
+    /// The schema of what the function returns, which holds the plan's key columns under their names. The plan's own schema by default.
+    #[must_use]
+    pub fn with_schema(mut self, schema: SchemaRef) -> Self {
+        self.schema = Some(schema);
+        self
+    }
+
+    /// The bucket count: a divisor or a multiple of the plan's slots. The number of slots by default.
+    #[must_use]
+    pub fn with_buckets(mut self, buckets: BucketCount) -> Self {
+        self.buckets = Some(buckets);
+        self
+    }
+
+    /// What to do if there is a dataset already; [`WriteMode::Create`] by default.
+    #[must_use]
+    pub fn with_mode(mut self, mode: WriteMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// How runs are written.
+    #[must_use]
+    pub fn with_options(mut self, options: WriteOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// A write id of the caller's own, so that a job run again finds its own commit and does nothing.
+    #[must_use]
+    pub fn with_write_id(mut self, write_id: WriteId) -> Self {
+        self.write_id = Some(write_id);
+        self
+    }
+
+    /// Adds a property to the manifest.
+    #[must_use]
+    pub fn with_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.insert(name.into(), value.into());
+        self
+    }
+
+    /// Where the time and names come from.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// How many slots run at the same time; as many as cores by default.
+    #[must_use]
+    pub fn with_parallelism(mut self, parallelism: Parallelism) -> Self {
+        self.parallelism = parallelism;
+        self
+    }
+}
+
+impl<O: PlanOperation> Plan<O> {
+    /// Runs the plan, puts every item through `function` and writes what it returns as a dataset, whose lineage names the plan's inputs.
+    ///
+    /// The spec is derived: the plan's key columns, its bucket function and order, and for a join on sort columns these as well. If the
+    /// target is one of the plan's inputs, the version that was read is the base of the write.
+    ///
+    /// # Memory
+    /// Per slot running, what the plan needs and one row group in the making for each of its target buckets.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a bucket count that neither divides nor is a multiple of the slots, or a schema without the key columns; `Misplaced` or
+    /// `Unsorted` if the function's rows have other keys or another order than its item; the function's own errors; those of reading a plan
+    /// and of committing. Nothing becomes visible then.
+    pub async fn transform<F>(&self, target: Target, function: F) -> Result<Dataset>
+    where
+        F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
+    {
+        let Target { store, path, schema, buckets, mode, options, write_id, properties, clock, parallelism } = target;
+        let schema = schema.unwrap_or_else(|| Arc::clone(self.schema()));
+        let slots = self.slots();
+        let buckets = buckets.unwrap_or(slots);
+        if buckets.get() % slots != 0 && slots.get() % buckets != 0 {
+            return Err(Error::invalid_input(format!(
+                "the target's bucket count must divide the plan's slots or be a multiple of them, buckets=`{buckets}`, slots=`{slots}`"
+            )));
+        }
+        let (key, sort) = self.key().split_at(self.resolved.hashed);
+        let spec = BucketSpec::new(key, buckets.get())?
+            .with_function(self.resolved.function)
+            .with_sort_columns(sort.iter().cloned())?;
+        let mut builder = DatasetWriter::builder(Arc::clone(&store), path.clone(), schema, spec)
+            .with_mode(mode)
+            .with_options(options)
+            .with_clock(clock)
+            .with_lineage(self.lineage());
+        for (name, value) in properties {
+            builder = builder.with_property(name, value);
+        }
+        if let Some(write_id) = write_id {
+            builder = builder.with_write_id(write_id);
+        }
+        let place = Place::new(Arc::clone(&store), path);
+        let current = place.newest().await?;
+        let inputs = self.resolved.sources.iter().flat_map(|source| &source.datasets);
+        if let Some(input) = inputs.into_iter().find(|input| current.as_ref().is_some_and(|c| c.dataset_id == *input.id())) {
+            builder = builder.with_base(input.version());
+        }
+        let ticket = builder.begin().await?;
+        let runs = if ticket.is_done() { vec![] } else { self.write_slots(&store, &ticket, parallelism, function).await? };
+        let base = match ticket.base_version() {
+            Some(version) => Some(Arc::new(place.version(version).await?)),
+            None => None,
+        };
+        ticket.commit_runs(place, base, runs).await
+    }
+
+    /// Writes all slots; on an error deletes what is complete already.
+    async fn write_slots<F>(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        ticket: &WriteTicket,
+        parallelism: Parallelism,
+        function: F,
+    ) -> Result<Vec<Run>>
+    where
+        F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
+    {
+        let target = ticket.run_target(store)?;
+        let (next, function) = (Arc::new(AtomicU32::new(0)), Arc::new(function));
+        let tasks = parallelism.tasks().min(self.slots().get() as usize).max(1);
+        let tasks: Vec<_> = (0..tasks)
+            .map(|_| {
+                let (plan, target, ticket) = (self.clone(), target.clone(), ticket.clone());
+                let (next, function) = (Arc::clone(&next), Arc::clone(&function));
+                spawn(async move {
+                    let mut runs = vec![];
+                    let written = write_some_slots(&plan, &target, &ticket, &next, function.as_ref(), &mut runs).await;
+                    if written.is_err() {
+                        // The others need not begin another slot.
+                        next.store(plan.slots().get(), Ordering::Relaxed);
+                    }
+                    Ok((runs, written))
+                })
+            })
+            .collect();
+        let mut runs = vec![];
+        let mut failed = None;
+        for task in tasks {
+            match task.await {
+                Ok((own, written)) => {
+                    runs.extend(own);
+                    failed = failed.or(written.err());
+                }
+                Err(panicked) => {
+                    next.store(self.slots().get(), Ordering::Relaxed);
+                    failed = failed.or(Some(panicked));
+                }
+            }
+        }
+        if let Some(error) = failed {
+            let place = target.place().clone();
+            ticket.delete_uploaded(&place, runs.iter().map(|run| run.path.as_str())).await;
+            return Err(error);
+        }
+        // Whichever task wrote them, the manifest lists runs in one order.
+        runs.sort_by(|a, b| (a.bucket, &a.path).cmp(&(b.bucket, &b.path)));
+        Ok(runs)
+    }
+}
+
+/// Takes slots until none is left; `runs` gets every run that is complete, whatever happens after.
+async fn write_some_slots<O: PlanOperation>(
+    plan: &Plan<O>,
+    target: &RunTarget,
+    ticket: &WriteTicket,
+    next: &AtomicU32,
+    function: &(impl Fn(O::Item) -> Result<RecordBatch> + Send + Sync),
+    runs: &mut Vec<Run>,
+) -> Result<()> {
+    loop {
+        let slot = next.fetch_add(1, Ordering::Relaxed);
+        if slot >= plan.slots().get() {
+            return Ok(());
+        }
+        let Some(mut items) = plan.start_slot(slot)? else { continue };
+        let mut output = SlotOutput::new(target, ticket, slot, plan.slots())?;
+        while let Some(item) = items.next().await? {
+            let batch = function(item)?;
+            if let Err(error) = output.write(batch).await {
+                output.abort().await;
+                return Err(error);
+            }
+        }
+        output.close(runs).await?;
+    }
+}
+
+/// The runs that one slot is written to.
+struct SlotOutput<'a> {
+    target: &'a RunTarget,
+    ids: crate::layout::RunIds,
+    key: Vec<usize>,
+    slot: u32,
+    slots: BucketCount,
+    /// By bucket; made when the first row comes.
+    writers: BTreeMap<u32, RunFileWriter>,
+    rows: u64,
+}
+
+impl<'a> SlotOutput<'a> {
+    fn new(target: &'a RunTarget, ticket: &WriteTicket, slot: u32, slots: BucketCount) -> Result<Self> {
+        let key = target.spec().key_indices(target.schema())?;
+        Ok(Self { target, ids: ticket.run_ids(slot), key, slot, slots, writers: BTreeMap::new(), rows: 0 })
+    }
+
+    async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let batch = self.canonical(&batch)?;
+        let spec = self.target.spec();
+        let key: Vec<ArrayRef> = self.key.iter().map(|&column| Arc::clone(batch.column(column))).collect();
+        let buckets = bucket_ids(spec.function(), &key, spec.buckets())?;
+        // Whether N divides G or the other way round: a row is in its slot if slot and bucket agree modulo the smaller of both.
+        let smaller = spec.buckets().min(self.slots);
+        if let Some(row) = buckets.iter().position(|bucket| *bucket % smaller != self.slot % smaller) {
+            return Err(self.misplaced(&key, row, buckets[row]));
+        }
+        self.rows += batch.num_rows() as u64;
+        let mut rows: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        if buckets.iter().all(|bucket| *bucket == buckets[0]) {
+            return self.writer(buckets[0])?.write(&batch).await;
+        }
+        for (row, bucket) in buckets.iter().enumerate() {
+            rows.entry(*bucket).or_default().push(row as u32);
+        }
+        for (bucket, rows) in rows {
+            let part = take_record_batch(&batch, &UInt32Array::from(rows))?;
+            self.writer(bucket)?.write(&part).await?;
+        }
+        Ok(())
+    }
+
+    /// The batch in the target's types; other columns than the target's are an error.
+    fn canonical(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let schema = self.target.schema();
+        let found = canonical_schema(batch.schema_ref())?;
+        let same = found.fields().len() == schema.fields().len()
+            && found.fields().iter().zip(schema.fields()).all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
+        if !same {
+            return Err(Error::invalid_input(format!(
+                "the function returned other columns than the target's schema has, expected=`{schema}`, found=`{found}`"
+            )));
+        }
+        cast_batch(batch, schema)
+    }
+
+    fn misplaced(&self, key: &[ArrayRef], row: usize, bucket: u32) -> Error {
+        let values: Vec<String> =
+            key.iter().map(|column| array_value_to_string(column, row).unwrap_or_else(|e| e.to_string())).collect();
+        let message = format!(
+            "the function returned a key of another slot: it must keep the keys of its item, key=`{}`, bucket=`{bucket}`, slot=`{} of {}`",
+            values.join(", "),
+            self.slot,
+            self.slots
+        );
+        Error::new(ErrorKind::Misplaced, message).with_path(self.target.place().layout.root()).with_row(self.rows + row as u64)
+    }
+
+    fn writer(&mut self, bucket: u32) -> Result<&mut RunFileWriter> {
+        use std::collections::btree_map::Entry;
+        Ok(match self.writers.entry(bucket) {
+            Entry::Occupied(writer) => writer.into_mut(),
+            Entry::Vacant(place) => place.insert(RunFileWriter::new(self.target, bucket, &self.ids.next())?),
+        })
+    }
+
+    async fn close(self, runs: &mut Vec<Run>) -> Result<()> {
+        for writer in self.writers.into_values() {
+            runs.extend(writer.close().await?);
+        }
+        Ok(())
+    }
+
+    async fn abort(self) {
+        for writer in self.writers.into_values() {
+            writer.abort().await;
+        }
+    }
+}
