@@ -115,6 +115,7 @@ mod spec;
 mod store;
 mod task;
 mod transform;
+mod validate;
 mod write;
 
 /// The batches and schemas of this crate's API are arrow's.
@@ -141,6 +142,7 @@ pub use read::Source;
 pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
 pub use spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder, NullPlacement, SortColumn, SortDirection};
 pub use transform::Target;
+pub use validate::ValidationReport;
 pub use write::{
     DEFAULT_COMPRESSION, DEFAULT_DICTIONARY, DEFAULT_MAX_ROW_GROUP_ROWS, DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS,
     DEFAULT_ROW_GROUP_BYTES, DatasetWriter, DatasetWriterBuilder, WriteMode, WriteOptions, WriteTicket, WrittenRuns,
