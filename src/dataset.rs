@@ -1,13 +1,40 @@
-//! A dataset opened at one version.
+//! A dataset opened at one version: what it is and which runs it has.
+//!
+//! The version is immutable, so that a [`Dataset`] stays what it is while others commit.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use chrono::{DateTime, Utc};
+use object_store::ObjectStore;
+use object_store::path::Path;
 
-use crate::manifest::Manifest;
-use crate::store::Place;
+use crate::error::{Error, Result};
+use crate::layout::{Clock, DatasetId, WriteId};
+use crate::manifest::{Lineage, Manifest, Operation, Run};
+use crate::schema::schema_of;
+use crate::spec::BucketSpec;
+use crate::store::{Change, Place, commit};
 
-/// A dataset, opened at one immutable version.
+#[cfg(test)]
+mod tests;
+
+/// A dataset, opened at one immutable version. Cheap to clone.
+///
+/// ```
+/// use std::sync::Arc;
+/// use object_store::memory::InMemory;
+/// use sort_merge_bucket::{Dataset, ErrorKind};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = Arc::new(InMemory::new());
+/// let missing = Dataset::open(store, "plays/week=2025-W01").await.unwrap_err();
+/// assert_eq!(missing.kind(), ErrorKind::NotFound);
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Dataset {
     place: Place,
@@ -16,8 +43,183 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    pub(crate) fn from_manifest(place: Place, manifest: Arc<Manifest>) -> crate::Result<Self> {
-        let schema = crate::schema::schema_of(&manifest.schema)?;
+    /// Opens the newest version.
+    ///
+    /// Takes the hint, the manifest that it names and a probe for the next one: three requests, two of them at once, and no listing. A missing or
+    /// stale hint costs a logarithmic number more.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no dataset or it was dropped, `Store`, `Corrupt`, or `UnsupportedVersion` if it needs a newer library.
+    pub async fn open(store: Arc<dyn ObjectStore>, path: impl Into<Path>) -> Result<Self> {
+        let place = Place::new(store, path);
+        match place.newest().await? {
+            Some(manifest) => Self::from_manifest(place, Arc::new(manifest)),
+            None => Err(Error::not_found("there is no dataset").with_path(place.layout.root())),
+        }
+    }
+
+    /// Opens one version, counted from 1: one request.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such version, if it was vacuumed, or if it is one that dropped the dataset; else as [`open`](Self::open).
+    pub async fn open_version(store: Arc<dyn ObjectStore>, path: impl Into<Path>, version: u64) -> Result<Self> {
+        let place = Place::new(store, path);
+        let manifest = place.version(version).await?;
+        Self::from_manifest(place, Arc::new(manifest))
+    }
+
+    /// The dataset of a manifest that was read from or committed to `place`. `NotFound` if it marks the dataset as dropped.
+    pub(crate) fn from_manifest(place: Place, manifest: Arc<Manifest>) -> Result<Self> {
+        if manifest.dropped {
+            let message = format!("the dataset was dropped, version=`{}`", manifest.version);
+            return Err(Error::not_found(message).with_path(place.layout.root()));
+        }
+        let schema = schema_of(&manifest.schema)?;
         Ok(Self { place, manifest, schema })
     }
+
+    /// Drops the dataset: commits a version without runs, after which opening says `NotFound` and partition listings skip it.
+    ///
+    /// Earlier versions and their files stay until a vacuum; a new dataset can be created in its place.
+    ///
+    /// # Errors
+    /// `Conflict` if another version was committed since this one was opened; `CommitUnknown` and `Store` as any commit.
+    pub async fn drop_dataset(self) -> Result<()> {
+        let Manifest { dataset_id, spec, schema, .. } = self.manifest.as_ref().clone();
+        let change = Change {
+            operation: Operation::Drop,
+            dataset_id,
+            write_id: WriteId::generate(),
+            base: Some(Arc::clone(&self.manifest)),
+            spec,
+            schema,
+            runs: vec![],
+            lineage: vec![],
+            properties: BTreeMap::new(),
+            clock: Clock::System,
+        };
+        commit(&self.place, change).await.map(|_| ())
+    }
+
+    /// The columns of every batch read from it, in their canonical types.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// How its rows are bucketed and ordered. The bucket count is that of the newest write; each run states its own.
+    pub fn spec(&self) -> &BucketSpec {
+        &self.manifest.spec
+    }
+
+    /// The version that is open, counted from 1.
+    pub fn version(&self) -> u64 {
+        self.manifest.version
+    }
+
+    /// The last version that changed rows: what depends on the rows alone is up to date if this has not changed.
+    pub fn data_version(&self) -> u64 {
+        self.manifest.data_version
+    }
+
+    /// The id of the dataset, the same in all its versions.
+    pub fn id(&self) -> &DatasetId {
+        &self.manifest.dataset_id
+    }
+
+    /// Where it lies in its store.
+    pub fn path(&self) -> &Path {
+        self.place.layout.root()
+    }
+
+    /// The store it lies in.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.place.store
+    }
+
+    /// What the commit of this version did.
+    pub fn operation(&self) -> Operation {
+        self.manifest.operation
+    }
+
+    /// When this version was committed, by the clock of its writer, in milliseconds.
+    pub fn committed_at(&self) -> DateTime<Utc> {
+        self.manifest.committed_at
+    }
+
+    /// The write that made this version.
+    pub fn write_id(&self) -> &WriteId {
+        &self.manifest.write_id
+    }
+
+    /// The inputs that its rows were derived from, at the versions that were read.
+    pub fn lineage(&self) -> &[Lineage] {
+        &self.manifest.lineage
+    }
+
+    /// The properties that its writers set.
+    pub fn properties(&self) -> &BTreeMap<String, String> {
+        &self.manifest.properties
+    }
+
+    /// The runs of this version, with their statistics.
+    pub fn runs(&self) -> &[Run] {
+        &self.manifest.runs
+    }
+
+    /// The full paths in the store of the runs of this version: ordinary Parquet files for other tools. Other files under `data/` belong to other
+    /// versions or to no version at all.
+    pub fn run_paths(&self) -> impl Iterator<Item = Path> {
+        self.manifest.runs.iter().map(|run| self.place.layout.run(&run.path))
+    }
+
+    /// Sums over the runs of this version. Reads nothing.
+    pub fn statistics(&self) -> DatasetStatistics {
+        let mut statistics = DatasetStatistics::default();
+        for run in &self.manifest.runs {
+            statistics.runs += 1;
+            // Counts come from a file: sums of damaged ones must not overflow.
+            statistics.rows = statistics.rows.saturating_add(run.rows);
+            statistics.bytes = statistics.bytes.saturating_add(run.bytes);
+            statistics.largest_run_rows = statistics.largest_run_rows.max(run.rows);
+            statistics.largest_run_bytes = statistics.largest_run_bytes.max(run.bytes);
+        }
+        statistics
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+}
+
+impl fmt::Display for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DatasetStatistics { runs, rows, bytes, .. } = self.statistics();
+        write!(
+            f,
+            "{} version {}: {runs} runs, {rows} rows, {bytes} bytes, {}",
+            self.path(),
+            self.version(),
+            self.spec()
+        )
+    }
+}
+
+/// Sums over the runs of a dataset, from its manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DatasetStatistics {
+    /// The number of runs.
+    pub runs: u64,
+    /// Rows of all runs.
+    pub rows: u64,
+    /// Bytes of all runs' files.
+    pub bytes: u64,
+    /// Rows of the run with the most.
+    pub largest_run_rows: u64,
+    /// Bytes of the largest file.
+    pub largest_run_bytes: u64,
 }
