@@ -198,7 +198,7 @@ impl RunEncoder {
         if rows == 0 {
             return Ok(());
         }
-        self.order.check(batch).map_err(|e| e.with_path(&self.path))?;
+        self.order.check(batch).map_err(|e| e.with_path(self.target.0.place.layout.run(&self.path)))?;
         self.note_keys(batch)?;
         for (range, full) in self.cutter.cut(&RowSizes::of_batch(batch), rows) {
             self.pending.push(batch.slice(range.start, range.len()));

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use parquet::basic::Compression;
-use parquet::file::metadata::SortingColumn;
+use parquet::file::metadata::{RowGroupMetaData, SortingColumn};
 
 use super::*;
 use crate::write::run_encoder::RunEncoder;
@@ -19,7 +19,9 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new([fields, more].concat()))
 }
 
-fn batch(keys: &[(Option<i64>, Option<&str>)]) -> RecordBatch {
+type Key<'a> = (Option<i64>, Option<&'a str>);
+
+fn batch(keys: &[Key<'_>]) -> RecordBatch {
     let schema = schema();
     let k: ArrayRef = Arc::new(keys.iter().map(|(k, _)| *k).collect::<Int64Array>());
     let s: ArrayRef = Arc::new(keys.iter().map(|(_, s)| *s).collect::<StringViewArray>());
@@ -53,7 +55,7 @@ async fn write_run(
 #[tokio::test]
 async fn a_plain_parquet_reader_sees_order_statistics_and_identity() {
     let store = in_memory();
-    let keys: Vec<(Option<i64>, Option<&str>)> =
+    let keys: Vec<Key<'_>> =
         (0..1000).map(|i| (Some(i / 2), if i % 2 == 0 { Some("x") } else { None })).collect();
     let options = WriteOptions::default().with_max_row_group_rows(400).with_page_rows(100);
     let run = write_run(&store, &options, &[batch(&keys)]).await.unwrap().unwrap();
@@ -64,7 +66,7 @@ async fn a_plain_parquet_reader_sees_order_statistics_and_identity() {
         .with_page_index_policy(parquet::file::metadata::PageIndexPolicy::Required);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes.clone(), options).unwrap();
     let metadata = reader.metadata();
-    let rows: Vec<i64> = metadata.row_groups().iter().map(|g| g.num_rows()).collect();
+    let rows: Vec<i64> = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
     assert_eq!(rows, [400, 400, 200]);
     for group in metadata.row_groups() {
         // Leaves: tags, pair.a, pair.b, k, s.
@@ -107,7 +109,7 @@ async fn a_run_without_rows_is_no_run() {
 
 #[tokio::test]
 async fn rows_out_of_order_are_refused_with_row_and_both_keys() {
-    let cases: [(&[&[(Option<i64>, Option<&str>)]], u64, &str); 7] = [
+    let cases: [(&[&[Key]], u64, &str); 7] = [
         (&[&[(Some(1), None), (Some(3), None), (Some(2), None)]], 2, "previous=`3, null`, key=`2, null`"),
         (&[&[(Some(1), Some("a")), (Some(5), Some("a"))], &[(Some(4), Some("z"))]], 2, "previous=`5, a`, key=`4, z`"),
         (&[&[(Some(1), Some("b")), (Some(1), Some("a"))]], 1, "previous=`1, b`, key=`1, a`"),
@@ -126,7 +128,7 @@ async fn rows_out_of_order_are_refused_with_row_and_both_keys() {
         let error = write_run(&store, &WriteOptions::default(), &batches).await.unwrap_err();
         assert_eq!((error.kind(), error.row()), (ErrorKind::Unsorted, Some(row)), "{error}");
         assert!(error.to_string().contains(keys), "{error} should say {keys}");
-        assert_eq!(error.path(), Some("data/w1/bucket-00000-of-00001-00000-00000000-000001.parquet"));
+        assert_eq!(error.path(), Some("plays/data/w1/bucket-00000-of-00001-00000-00000000-000001.parquet"));
         let listed: Vec<_> = futures::StreamExt::collect(store.list(None)).await;
         assert!(listed.is_empty());
     }
@@ -157,7 +159,7 @@ fn law_a_runs_bytes_do_not_depend_on_how_its_rows_are_cut() {
     let mut keys: Vec<(Option<i64>, String)> =
         (0..20_000).map(|_| (Some((random.next() % 5000) as i64), format!("{}", random.next() % 100_000))).collect();
     keys.sort();
-    let keys: Vec<(Option<i64>, Option<&str>)> = keys.iter().map(|(k, s)| (*k, Some(s.as_str()))).collect();
+    let keys: Vec<Key<'_>> = keys.iter().map(|(k, s)| (*k, Some(s.as_str()))).collect();
     let whole = batch(&keys);
     let options = WriteOptions::default().with_row_group_bytes(50_000).with_page_rows(1000);
     let target = target(&store, &schema(), &spec(), &options).unwrap();
