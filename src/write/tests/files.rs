@@ -55,8 +55,7 @@ async fn write_run(
 #[tokio::test]
 async fn a_plain_parquet_reader_sees_order_statistics_and_identity() {
     let store = in_memory();
-    let keys: Vec<Key<'_>> =
-        (0..1000).map(|i| (Some(i / 2), if i % 2 == 0 { Some("x") } else { None })).collect();
+    let keys: Vec<Key<'_>> = (0..1000).map(|i| (Some(i / 2), if i % 2 == 0 { Some("x") } else { None })).collect();
     let options = WriteOptions::default().with_max_row_group_rows(400).with_page_rows(100);
     let run = write_run(&store, &options, &[batch(&keys)]).await.unwrap().unwrap();
     assert_eq!(run.path, "data/w1/bucket-00000-of-00001-00000-00000000-000001.parquet");
@@ -109,7 +108,7 @@ async fn a_run_without_rows_is_no_run() {
 
 #[tokio::test]
 async fn rows_out_of_order_are_refused_with_row_and_both_keys() {
-    let cases: [(&[&[Key]], u64, &str); 7] = [
+    let cases: [(&[&[Key<'_>]], u64, &str); 7] = [
         (&[&[(Some(1), None), (Some(3), None), (Some(2), None)]], 2, "previous=`3, null`, key=`2, null`"),
         (&[&[(Some(1), Some("a")), (Some(5), Some("a"))], &[(Some(4), Some("z"))]], 2, "previous=`5, a`, key=`4, z`"),
         (&[&[(Some(1), Some("b")), (Some(1), Some("a"))]], 1, "previous=`1, b`, key=`1, a`"),
