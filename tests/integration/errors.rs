@@ -1,1 +1,122 @@
-//! Tests.
+//! Every kind of error as a user sees it, from the situation that causes it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use object_store::ObjectStore;
+use sort_merge_bucket::{
+    BucketSpec, CoGroup, Dataset, DatasetWriter, Error, ErrorKind, Join, Scan, Target, WriteId, WriteMode,
+};
+
+use crate::support::data::{DatasetData, batch_of};
+use crate::support::forge::{edit_manifest, edit_run, run_paths};
+use crate::support::oracle::{Row, bucket_of, int, text};
+use crate::support::stores::{TestStore, When, put};
+use crate::support::{failure, field, memory};
+
+fn plays() -> DatasetData {
+    let fields = vec![field("user", DataType::Int64, false), field("track", DataType::Utf8, false)];
+    let rows: Vec<Row> = (0..20).map(|at| vec![int(at % 5), text(&format!("track {at}"))]).collect();
+    DatasetData::new(fields, &["user"], 2, rows)
+}
+
+/// An error in full, without what differs between runs of the test: random ids and sizes.
+fn shown(error: &Error, dataset: &Dataset) -> String {
+    let mut shown = error.to_string();
+    for (at, path) in run_paths(dataset).iter().enumerate() {
+        shown = shown.replace(path, &format!("<run {at}>"));
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        shown += &format!(" <- {cause}");
+        source = cause.source();
+    }
+    shown
+}
+
+#[tokio::test]
+async fn every_kind_is_printed_with_what_a_user_needs() {
+    let mut all: Vec<(ErrorKind, String)> = vec![];
+    let store = TestStore::new();
+    let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
+    let dataset = plays().write(&dynamic, "plays").await;
+    let mut note = |error: Error| all.push((error.kind(), shown(&error, &dataset)));
+
+    note(BucketSpec::new(["user"], 0).unwrap_err());
+
+    let names = DatasetData::new(vec![field("name", DataType::Utf8, false)], &["name"], 2, vec![]).write(&dynamic, "names").await;
+    note(Join::inner(&dataset, &names).plan().unwrap_err());
+
+    note(Dataset::open(Arc::clone(&dynamic), "nowhere").await.unwrap_err());
+
+    note(DatasetWriter::builder(Arc::clone(&dynamic), "plays", plays().schema(), plays().spec(2)).build().await.unwrap_err());
+
+    let plan = Scan::new(&dataset).plan().unwrap();
+    let target = Target::new(Arc::clone(&dynamic), "result");
+    note(plan.transform(target, |_| Err(Error::external("the model did not load"))).await.unwrap_err());
+
+    let target = Target::new(Arc::clone(&dynamic), "result");
+    note(plan.transform(target, |_| panic!("index out of bounds")).await.unwrap_err());
+
+    let groups = CoGroup::new().source("plays", &dataset).with_max_group_rows(3).plan().unwrap();
+    note(groups.execute(&groups.slot(0).unwrap()).map(drop).err().unwrap_or(failure(&groups).await));
+
+    store.fail(0..usize::MAX, When::Before);
+    note(failure(&plan).await);
+    store.heal();
+
+    let builder = DatasetWriter::builder(Arc::clone(&dynamic), "plays", plays().schema(), plays().spec(2));
+    let builder = builder.with_mode(WriteMode::Append).with_write_id(WriteId::new("late-plays").unwrap());
+    let mut writer = builder.build().await.unwrap();
+    writer.write(&batch_of(&plays().schema(), &plays().writes[0].rows)).await.unwrap();
+    // Two runs are put, then the commit begins, and no answer comes any more.
+    store.fail(2..usize::MAX, When::Before);
+    note(writer.commit().await.unwrap_err());
+    store.heal();
+
+    let unsorted = edit_run(&dynamic, &dataset, 0, |rows| rows.reverse()).await;
+    note(failure(&Scan::new(&unsorted).plan().unwrap()).await);
+
+    let bucket = dataset.runs()[0].bucket;
+    let foreign = (1..).map(|n| -n).find(|k| bucket_of(&[DataType::Int64], &[int(*k)], 2) != bucket).unwrap();
+    let misplaced = edit_run(&dynamic, &dataset, 0, |rows| {
+        rows.reverse();
+        rows[0][0] = int(foreign);
+    })
+    .await;
+    note(failure(&Scan::new(&misplaced).plan().unwrap()).await);
+
+    put(&dynamic, &run_paths(&dataset)[0], "not a run").await;
+    note(failure(&Scan::new(&misplaced).plan().unwrap()).await);
+
+    edit_manifest(&dynamic, "plays", 1, |manifest| manifest["format_version"] = 9.into()).await;
+    note(Dataset::open(Arc::clone(&dynamic), "plays").await.unwrap_err());
+
+    let text: Vec<String> = all.iter().map(|(_, text)| text.clone()).collect();
+    let kinds: Vec<ErrorKind> = all.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(text.join("\n"), EXPECTED.trim());
+    use ErrorKind as E;
+    assert_eq!(
+        kinds,
+        [
+            E::InvalidInput, E::Incompatible, E::NotFound, E::Conflict, E::External, E::Internal, E::LimitExceeded,
+            E::Store, E::CommitUnknown, E::Unsorted, E::Misplaced, E::Corrupt, E::UnsupportedVersion,
+        ],
+        "one of each"
+    );
+}
+
+const EXPECTED: &str = "
+TODO
+";
+
+#[tokio::test]
+async fn messages_do_not_repeat_their_source_and_debug_shows_everything() {
+    let store = memory();
+    let dataset = plays().write(&store, "plays").await;
+    let plan = Scan::new(&dataset).plan().unwrap();
+    let error = plan.transform(Target::new(store, "result"), |_| Err(Error::external("unique words"))).await.unwrap_err();
+    assert!(!error.to_string().contains("unique words"));
+    assert!(format!("{error:?}").contains("unique words"));
+    assert_eq!(size_of::<Error>(), size_of::<usize>());
+}

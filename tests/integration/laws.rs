@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
-use chrono::DateTime;
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ParquetMetaData;
 use proptest::prelude::*;
 use sort_merge_bucket::{
-    Clock, Dataset, DatasetWriter, Join, JoinKind, KeyBound, KeyValue, Plan, PlanOperation, PlanOptions, Scan, Source,
+    Dataset, DatasetWriter, Join, JoinKind, KeyBound, KeyValue, Plan, PlanOperation, PlanOptions, Scan, Source,
     WriteId, WriteOptions,
 };
 
-use crate::support::data::{DatasetData, Names, Shape, SourceData, Write, batch_of, shapes, sources};
+use crate::support::data::{DatasetData, Names, Shape, SourceData, Write, batch_of, fixed_clock, shapes, sources};
 use crate::support::oracle::{Row, Value, bucket_of, int, rows_of, sorted, stored_type};
 use crate::support::stores::{TestStore, read};
 use crate::support::{assert_valid, block_on, config, field, memory, rows, rows_by_slot, try_run};
@@ -175,7 +174,7 @@ proptest! {
                     let builder = DatasetWriter::builder(Arc::clone(&store) as _, "twice", Arc::clone(&schema), data.spec(write.buckets));
                     let mut writer = builder
                         .with_mode(sort_merge_bucket::WriteMode::Append)
-                        .with_clock(Clock::Fixed(DateTime::from_timestamp_millis(1_735_689_600_000).unwrap()))
+                        .with_clock(fixed_clock())
                         .with_write_id(WriteId::new(format!("{name}-{at}")).unwrap())
                         .with_options(write.options.clone())
                         .build()

@@ -142,7 +142,7 @@ mod placement {
             Arc::new(LargeStringArray::from(values.to_vec())),
             Arc::new(StringViewArray::from(values.to_vec())),
             Arc::new(DictionaryArray::<Int8Type>::from_iter(values)),
-            StringArray::from(padded.clone()).slice(1, values.len()).into(),
+            Arc::new(StringArray::from(padded.clone()).slice(1, values.len())),
             Arc::new(StringViewArray::from(padded.clone()).slice(1, values.len())),
             Arc::new(DictionaryArray::<Int8Type>::from_iter(padded.iter().copied()).slice(1, values.len())),
             Arc::new(BinaryArray::from_iter_values(values.map(str::as_bytes))),
@@ -574,7 +574,7 @@ mod versions {
         let good = read(&store, &manifest_path("d", 1)).await;
         edit_manifest(&store, "d", 1, |manifest| *manifest = json!({"format_version": 2, "everything": "else"})).await;
         let error = Dataset::open(Arc::clone(&store), "d").await.unwrap_err();
-        assert_error(&error, ErrorKind::UnsupportedVersion, &["upgrade", "2", "d/_smb/"]);
+        assert_error(&error, ErrorKind::UnsupportedVersion, &["use a library that knows it", "found=`2`", "supported=`1`", "d/_smb/"]);
         put(&store, &manifest_path("d", 1), good).await;
 
         edit_manifest(&store, "d", 1, |manifest| manifest["writer_features"] = json!(["row-ids"])).await;

@@ -12,9 +12,10 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field, Int8Type, Int32Type, Schema, SchemaRef, TimeUnit};
+use chrono::DateTime;
 use object_store::ObjectStore;
 use proptest::prelude::*;
-use sort_merge_bucket::{BucketSpec, Dataset, DatasetWriter, Source, WriteMode, WriteOptions};
+use sort_merge_bucket::{BucketSpec, Clock, Dataset, DatasetWriter, Source, WriteId, WriteMode, WriteOptions};
 
 use super::oracle::{Row, Side, Value, int, stored_type, text, wider_type};
 
@@ -238,6 +239,11 @@ fn payload(data_type: &DataType, nullable: bool, id: i128) -> Value {
     }
 }
 
+/// The first moment of 2025, standing still.
+pub(crate) fn fixed_clock() -> Clock {
+    Clock::Fixed(DateTime::from_timestamp_millis(1_735_689_600_000).unwrap())
+}
+
 /// Rows that are written and committed together.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
@@ -297,15 +303,25 @@ impl DatasetData {
     }
 
     pub(crate) async fn write(&self, store: &Arc<dyn ObjectStore>, path: &str) -> Dataset {
+        self.write_with(store, path, false).await
+    }
+
+    /// The same bytes every time: fixed time and names.
+    pub(crate) async fn write_fixed(&self, store: &Arc<dyn ObjectStore>, path: &str) -> Dataset {
+        self.write_with(store, path, true).await
+    }
+
+    async fn write_with(&self, store: &Arc<dyn ObjectStore>, path: &str, fixed: bool) -> Dataset {
         let mut dataset = None;
-        for Write { buckets, rows, chunk, options } in &self.writes {
+        for (at, Write { buckets, rows, chunk, options }) in self.writes.iter().enumerate() {
             let mode = if dataset.is_none() { WriteMode::Create } else { WriteMode::Append };
-            let mut writer = DatasetWriter::builder(Arc::clone(store), path, self.schema(), self.spec(*buckets))
+            let mut builder = DatasetWriter::builder(Arc::clone(store), path, self.schema(), self.spec(*buckets))
                 .with_mode(mode)
-                .with_options(options.clone())
-                .build()
-                .await
-                .unwrap();
+                .with_options(options.clone());
+            if fixed {
+                builder = builder.with_clock(fixed_clock()).with_write_id(WriteId::new(format!("write-{at}")).unwrap());
+            }
+            let mut writer = builder.build().await.unwrap();
             for rows in rows.chunks((*chunk).max(1)) {
                 writer.write(&batch_of(&self.schema(), rows)).await.unwrap();
             }
