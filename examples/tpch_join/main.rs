@@ -80,10 +80,7 @@ fn main() -> Result<(), Failure> {
         None => runtime.block_on(write_both(&options, &store, &mut steps))?,
     };
     let (orders, lineitem) = runtime.block_on(async {
-        futures::try_join!(
-            Dataset::open(Arc::clone(&store), ORDERS),
-            Dataset::open(Arc::clone(&store), LINEITEM)
-        )
+        futures::try_join!(Dataset::open(Arc::clone(&store), ORDERS), Dataset::open(Arc::clone(&store), LINEITEM))
     })?;
     if let Some((_, lines)) = SPECIFIED_LINES.iter().find(|(scale_factor, _)| *scale_factor == options.scale_factor) {
         assert_eq!(lineitem.statistics().rows, *lines, "lines that TPC-H specifies");
@@ -97,11 +94,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Generates and writes both tables, and leaves a record of what is right.
-async fn write_both(
-    options: &Options,
-    store: &Arc<dyn ObjectStore>,
-    steps: &mut Vec<Step>,
-) -> Result<Record, Failure> {
+async fn write_both(options: &Options, store: &Arc<dyn ObjectStore>, steps: &mut Vec<Step>) -> Result<Record, Failure> {
     // Replacing a dataset keeps the files of its old versions, which nobody wants here.
     for table in [ORDERS, LINEITEM] {
         let folder = options.out.join(table);
@@ -117,8 +110,7 @@ async fn write_both(
     let ledger = write(options, store, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
     let feed = Feed::lineitem(options.scale_factor, ledger);
     let ledger = write(options, store, LINEITEM, "l_orderkey", feed, steps).await?;
-    let record =
-        Record { scale_factor: options.scale_factor, buckets: options.buckets, expected: ledger.finish() };
+    let record = Record { scale_factor: options.scale_factor, buckets: options.buckets, expected: ledger.finish() };
     std::fs::write(file, serde_json::to_string_pretty(&record)?)?;
     Ok(record)
 }
@@ -135,8 +127,7 @@ async fn write(
     let bar = progress(&format!("write {name}"), feed.rows);
     let stopwatch = Stopwatch::start();
     let spec = BucketSpec::new([key], options.buckets)?;
-    let write_options =
-        WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
+    let write_options = WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
     let mut writer = DatasetWriter::builder(Arc::clone(store), name, Arc::clone(&feed.schema), spec)
         .with_mode(WriteMode::Create)
         .with_options(write_options)

@@ -61,7 +61,11 @@ pub(crate) struct Table<'a>(pub(crate) &'a [Step]);
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<16} {:>9} {:>12} {:>9} {:>9} {:>12}", "step", "seconds", "rows", "Mrows/s", "MB", "peak memory")?;
+        writeln!(
+            f,
+            "{:<16} {:>9} {:>12} {:>9} {:>9} {:>12}",
+            "step", "seconds", "rows", "Mrows/s", "MB", "peak memory"
+        )?;
         for Step { name, time, rows, bytes, peak_memory, remark } in self.0 {
             let seconds = time.as_secs_f64();
             let speed = *rows as f64 / 1e6 / seconds;
