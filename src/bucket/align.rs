@@ -27,13 +27,3 @@ pub(crate) fn greatest_common_count(counts: impl IntoIterator<Item = BucketCount
 pub(crate) fn slot_of(bucket: u32, slots: BucketCount) -> u32 {
     bucket % slots
 }
-
-/// The buckets of a dataset with `buckets` buckets that `slot` of `slots` reads, ascending. `slots` divides `buckets`.
-pub(crate) fn buckets_of_slot(
-    slot: u32,
-    slots: BucketCount,
-    buckets: BucketCount,
-) -> impl Iterator<Item = u32> + Clone {
-    debug_assert_eq!(buckets.get() % slots, 0, "slots divide every bucket count");
-    (slot..buckets.get()).step_by(slots.get() as usize)
-}

@@ -34,7 +34,7 @@ pub(crate) fn bucket_ids(function: BucketFunction, key: &[ArrayRef], buckets: Bu
 
 /// The unmasked hash of each row, from its canonical key columns. Errors as [`bucket_ids`].
 pub(crate) fn hash_rows(function: BucketFunction, key: &[ArrayRef]) -> Result<Vec<u32>> {
-    let rows = key.first().map_or(0, |column| column.len());
+    let rows = key.first().map_or(0, Array::len);
     match function {
         BucketFunction::IcebergMurmur3V1 => {
             let mut hashes = vec![0; rows];

@@ -5,5 +5,5 @@ mod function;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use align::{buckets_of_slot, greatest_common_count, slot_of};
+pub(crate) use align::{greatest_common_count, slot_of};
 pub(crate) use function::{bucket_ids, bucket_of, hash_rows};

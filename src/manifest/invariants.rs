@@ -4,7 +4,7 @@
 //! on these. [`Violation`] is also what `validate` reports.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use arrow::datatypes::DataType;
@@ -48,21 +48,52 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Collects violations about the manifest or one of its runs.
+/// How many violations of one invariant are listed per run; a wrong bucket function would name every row.
+const LISTED_PER_RUN: u64 = 100;
+
+/// Collects violations about a manifest and its runs, so many of each kind and run that memory stays bounded.
 #[derive(Debug, Default)]
-pub(crate) struct Violations(pub(crate) Vec<Violation>);
+pub(crate) struct Violations {
+    list: Vec<Violation>,
+    /// How often an invariant is violated in a run.
+    counts: BTreeMap<(&'static str, Option<String>), u64>,
+}
 
 impl Violations {
-    fn manifest(&mut self, invariant: &'static str, message: String) {
-        self.0.push(Violation { invariant, path: None, row: None, message });
+    pub(crate) fn manifest(&mut self, invariant: &'static str, message: String) {
+        self.add(Violation { invariant, path: None, row: None, message });
     }
 
     pub(crate) fn run(&mut self, invariant: &'static str, run: &Run, message: String) {
-        self.0.push(Violation { invariant, path: Some(run.path.clone()), row: None, message });
+        self.add(Violation { invariant, path: Some(run.path.clone()), row: None, message });
     }
 
     pub(crate) fn row(&mut self, invariant: &'static str, run: &Run, row: u64, message: String) {
-        self.0.push(Violation { invariant, path: Some(run.path.clone()), row: Some(row), message });
+        self.add(Violation { invariant, path: Some(run.path.clone()), row: Some(row), message });
+    }
+
+    fn add(&mut self, violation: Violation) {
+        let count = self.counts.entry((violation.invariant, violation.path.clone())).or_default();
+        *count += 1;
+        if *count <= LISTED_PER_RUN {
+            self.list.push(violation);
+        }
+    }
+
+    /// All of them; where only the first were listed, one more says how many were not.
+    pub(crate) fn finish(self) -> Vec<Violation> {
+        let Self { mut list, counts } = self;
+        for ((invariant, path), count) in counts {
+            if let Some(more) = count.checked_sub(LISTED_PER_RUN).filter(|more| *more > 0) {
+                list.push(Violation {
+                    invariant,
+                    path,
+                    row: None,
+                    message: format!("and more of this kind, not_listed=`{more}`"),
+                });
+            }
+        }
+        list
     }
 }
 
@@ -93,7 +124,7 @@ pub(crate) fn check(manifest: &Manifest) -> Vec<Violation> {
             check_keys(run, types, &mut found);
         }
     }
-    found.0
+    found.finish()
 }
 
 fn check_versions(manifest: &Manifest, found: &mut Violations) {

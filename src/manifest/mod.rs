@@ -9,10 +9,10 @@ mod model;
 pub(crate) mod tests;
 
 pub(crate) use bounds::{DisplayKey, key_at};
-pub(crate) use codec::{
-    Document, RunJson, Tombstone, check_writable, decode, decode_runs, encode, encode_runs, encode_tombstone, key_types,
-};
+pub(crate) use codec::{Document, RunJson, check_writable, decode, decode_runs, encode, encode_runs};
+#[cfg(test)]
+pub(crate) use codec::{Tombstone, encode_tombstone};
 pub use invariants::Violation;
-pub(crate) use invariants::{Violations, check, require};
+pub(crate) use invariants::{Violations, check};
 pub use model::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run};
-pub(crate) use model::{MAX_BOUND_LENGTH, MAX_FENCES, Manifest, RECENT_WRITE_IDS, RecentWrite};
+pub(crate) use model::{MAX_FENCES, Manifest, RECENT_WRITE_IDS, RecentWrite};

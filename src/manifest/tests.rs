@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::bounds::integer_range;
+use super::invariants::require;
 use super::*;
 use crate::error::ErrorKind;
 use crate::layout::{Clock, DatasetId, Layout, WriteId};

@@ -89,7 +89,11 @@ impl PlanOperation for Scan {
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, mut sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
+    fn kernel(
+        &self,
+        mut sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+    ) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
         let source = sources.pop().ok_or_else(|| Error::internal("a scan without a source"))?;
         scan_kernel(source, resolved.options.batch_size)
     }
@@ -281,8 +285,12 @@ impl PlanOperation for Join {
 
     fn yields_nothing(&self, has_runs: &[bool]) -> bool {
         let shape = self.kind.shape();
-        let [left, right] = [has_runs[0], has_runs[1]];
-        !(left && right || left && shape.left_unmatched || right && shape.right_unmatched)
+        match (has_runs[0], has_runs[1]) {
+            (true, true) => false,
+            (true, false) => !shape.left_unmatched,
+            (false, true) => !shape.right_unmatched,
+            (false, false) => true,
+        }
     }
 }
 

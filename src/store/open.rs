@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// What is stored under a version's number, if anything.
-    pub(super) async fn read(&self, version: u64) -> Result<Option<Document>> {
+    pub(crate) async fn read(&self, version: u64) -> Result<Option<Document>> {
         match self.get(version).await? {
             Some(bytes) => self.decode(version, &bytes).map(Some),
             None => Ok(None),

@@ -508,7 +508,7 @@ async fn a_commit_cut_off_or_unanswered_at_any_operation_leaves_the_old_or_the_n
                     match outcome {
                         Ok(manifest) => assert_eq!(now, Some(manifest), "{name}"),
                         Err(e) if e.kind() == ErrorKind::CommitUnknown => {
-                            assert!(e.to_string().contains("own"), "{name}")
+                            assert!(e.to_string().contains("own"), "{name}");
                         }
                         Err(e) => assert!(!is_new && e.kind() == ErrorKind::Store, "{name}"),
                     }

@@ -12,7 +12,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, GenericByteViewArray, ListArray, MapArray, MutableArrayData, RecordBatch,
     RecordBatchOptions, StructArray, make_array,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{BinaryViewType, ByteViewType, DataType, StringViewType};
 
 use crate::error::Result;
@@ -232,7 +232,7 @@ fn compact_views<T: ByteViewType>(views: &GenericByteViewArray<T>, array: &Array
     if !is_wasteful(used, views.get_buffer_memory_size()) {
         return Ok(Arc::clone(array));
     }
-    let kept: usize = views.data_buffers().iter().map(|b| b.capacity()).sum();
+    let kept: usize = views.data_buffers().iter().map(Buffer::capacity).sum();
     let views = if is_wasteful(views.total_buffer_bytes_used() as u64, kept) { views.gc() } else { views.clone() };
     let array: ArrayRef = Arc::new(views);
     if is_wasteful(used, array.get_buffer_memory_size()) { copy(&array) } else { Ok(array) }

@@ -52,7 +52,7 @@ use crate::write::writer::DatasetWriter;
 /// let results = results.iter().map(|r| serde_json::from_str(r)).collect::<Result<Vec<WrittenRuns>, _>>()?;
 /// assert_eq!(results.iter().map(WrittenRuns::rows).sum::<u64>(), 9);
 /// let plays = ticket.commit(store, results).await?;
-/// # let _ = plays;
+/// assert_eq!(plays.runs().iter().map(|run| run.rows).sum::<u64>(), 9);
 /// # Ok(())
 /// # }
 /// ```
