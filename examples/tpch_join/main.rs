@@ -30,7 +30,7 @@ use sort_merge_bucket::{
 use generate::{Expected, Feed, Ledger};
 use options::Options;
 use query::{Answer, Query};
-use report::{Step, Stopwatch, Table, median, progress};
+use report::{Cost, Step, Stopwatch, Table, progress};
 
 /// Whatever went wrong; the program ends with it.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -144,15 +144,14 @@ async fn write(
     let ledger = feed.finish()?;
     bar.set_message(format!("commit {name}"));
     let dataset = writer.commit().await?;
-    let (time, peak_memory) = stopwatch.stop();
+    let cost = stopwatch.stop();
     bar.finish_and_clear();
     let statistics = dataset.statistics();
     steps.push(Step {
         name: format!("write {name}"),
-        time,
+        cost,
         rows: statistics.rows,
         bytes: statistics.bytes,
-        peak_memory,
         remark: format!("{} runs; {:.2} s of it waiting for the generator", statistics.runs, waited.as_secs_f64()),
     });
     Ok(ledger)
@@ -173,46 +172,28 @@ fn compare(
     println!("\n{plan}");
 
     let bar = progress(query.name(), options.repeat.get() as u64 * 2 * expected.join.rows);
-    let (mut scans, mut joins) = (vec![], vec![]);
-    let (mut scan_memory, mut join_memory) = (None, None);
-    let mut bytes = 0;
+    let (mut scans, mut joins, mut bytes) = (vec![], vec![], 0);
     for _ in 0..options.repeat.get() {
         let stopwatch = Stopwatch::start();
         let (answers, read) = scan::scan(query, &tables, options.threads)?;
-        let (time, memory) = stopwatch.stop();
+        scans.push(stopwatch.stop());
         assert_eq!(answers, [expected.orders.clone(), expected.lineitem.clone()], "{} scan", query.name());
-        scans.push(time);
-        scan_memory = scan_memory.max(memory);
         bytes = read;
         bar.inc(expected.join.rows);
 
         let stopwatch = Stopwatch::start();
         let answer = runtime.block_on(join(query, &plan, options.threads))?;
-        let (time, memory) = stopwatch.stop();
+        joins.push(stopwatch.stop());
         assert_eq!(answer, expected.join, "{} join", query.name());
-        joins.push(time);
-        join_memory = join_memory.max(memory);
         bar.inc(expected.join.rows);
     }
     bar.finish_and_clear();
 
-    let (scan, join) = (median(scans), median(joins));
-    steps.push(Step {
-        name: format!("{} scan only", query.name()),
-        time: scan,
-        rows: expected.orders.rows + expected.lineitem.rows,
-        bytes,
-        peak_memory: scan_memory,
-        remark: String::new(),
-    });
-    steps.push(Step {
-        name: format!("{} join", query.name()),
-        time: join,
-        rows: expected.join.rows,
-        bytes,
-        peak_memory: join_memory,
-        remark: format!("{:.2} x scan only", join.as_secs_f64() / scan.as_secs_f64()),
-    });
+    let (scan, join) = (Cost::typical(&scans), Cost::typical(&joins));
+    let step = |what, cost, rows, remark| Step { name: format!("{} {what}", query.name()), cost, rows, bytes, remark };
+    let remark = format!("{:.2} x scan only", join.time.as_secs_f64() / scan.time.as_secs_f64());
+    steps.push(step("scan only", scan, expected.orders.rows + expected.lineitem.rows, String::new()));
+    steps.push(step("join", join, expected.join.rows, remark));
     Ok(())
 }
 
