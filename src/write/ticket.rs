@@ -146,6 +146,7 @@ impl WriteTicket {
     /// # Errors
     /// * `InvalidInput`: a result belongs to another write, or a task or run occurs twice. Nothing became visible, nothing was deleted.
     /// * `Conflict`: another commit came first that this one cannot follow. Nothing became visible; the runs were deleted.
+    /// * `NotFound`: the version that the write started from was vacuumed since. Nothing became visible.
     /// * `CommitUnknown`: the store did not say whether the version was made. Commit again with the same ticket and runs.
     /// * `Store`, `Corrupt`, `UnsupportedVersion`: the dataset cannot be read or written. Nothing became visible; the runs are still there.
     pub async fn commit(
