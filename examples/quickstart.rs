@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, record_batch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -17,29 +17,32 @@ use sort_merge_bucket::{BucketSpec, Dataset, DatasetWriter, Join, Parallelism, R
 #[tokio::main]
 async fn main() -> Result<()> {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let users = record_batch!(
-        ("user_id", Int64, [3, 1, 2]),
-        ("name", Utf8, ["Chiyo", "Ada", "Bo"])
-    )?;
-    let plays = record_batch!(
-        ("user_id", Int64, [2, 3, 1, 2, 9]),
-        ("track", Utf8, ["Oblivion", "Gloria", "Oblivion", "Spain", "Nardis"])
-    )?;
+    let users = rows([3, 1, 2], "name", ["Chiyo", "Ada", "Bo"])?;
+    let plays = rows([2, 3, 1, 2, 9], "track", ["Oblivion", "Gloria", "Nardis", "Spain", "Naima"])?;
     let users = write(&store, "users", &users, BucketSpec::new(["user_id"], 8)?).await?;
     let plays = write(&store, "plays", &plays, BucketSpec::new(["user_id"], 4)?).await?;
 
     let plan = Join::inner(Source::from(&plays), Source::from(&users)).plan()?;
-    println!("{plan}");
+    println!("{plan}\n");
 
-    let mut joined = vec![];
-    let mut stream = plan.stream(Parallelism::Available);
-    while let Some(item) = stream.try_next().await? {
-        joined.push(item.batch);
+    let mut found = vec![];
+    let mut joined = plan.stream(Parallelism::Available);
+    while let Some(slot) = joined.try_next().await? {
+        let text = |column| slot.item.column(column).as_string_view().iter().flatten();
+        // The key comes first, then the columns of the left side, then those of the right.
+        found.extend(text(2).zip(text(1)).map(|(name, track)| format!("{name} played {track}")));
     }
-    println!("{}", arrow::util::pretty::pretty_format_batches(&joined)?);
-    // Tracks of the users 1, 2 and 3; user 9 has no name, so an inner join leaves that play out.
-    assert_eq!(joined.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
+    found.sort();
+    println!("{}", found.join("\n"));
+    // Nobody knows user 9: an inner join leaves that play out.
+    assert_eq!(found, ["Ada played Nardis", "Bo played Oblivion", "Bo played Spain", "Chiyo played Gloria"]);
     Ok(())
+}
+
+fn rows<const N: usize>(user_ids: [i64; N], name: &str, values: [&str; N]) -> Result<RecordBatch> {
+    let user_ids: ArrayRef = Arc::new(Int64Array::from_iter_values(user_ids));
+    let values: ArrayRef = Arc::new(StringArray::from_iter_values(values));
+    Ok(RecordBatch::try_from_iter([("user_id", user_ids), (name, values)])?)
 }
 
 async fn write(store: &Arc<dyn ObjectStore>, path: &str, rows: &RecordBatch, spec: BucketSpec) -> Result<Dataset> {

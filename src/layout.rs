@@ -176,7 +176,7 @@ impl Layout {
 
     /// The object of a run, from its path in the manifest. The path must have passed [`is_run_path`].
     pub(crate) fn run(&self, relative: &str) -> Path {
-        relative.split('/').fold(self.root.clone(), |path, part| path.join(part))
+        relative.split('/').fold(self.root.clone(), Path::join)
     }
 
     /// The relative path of a new run.

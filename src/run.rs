@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::merge::{Kernel, Step};
-use crate::plan::{PlanOperation, Plan, SlotDescriptor};
+use crate::plan::{Plan, PlanOperation, SlotDescriptor};
 use crate::read::{RunReader, RunStream};
 use crate::task::{Task, spawn};
 
@@ -182,7 +182,11 @@ impl<O: PlanOperation> Plan<O> {
 }
 
 /// Takes slots until none is left. Errors go to the stream; a closed stream ends the task.
-async fn run_slots<O: PlanOperation>(plan: Plan<O>, next: Arc<AtomicU32>, items: mpsc::Sender<Result<SlotItem<O::Item>>>) -> Result<()> {
+async fn run_slots<O: PlanOperation>(
+    plan: Plan<O>,
+    next: Arc<AtomicU32>,
+    items: mpsc::Sender<Result<SlotItem<O::Item>>>,
+) -> Result<()> {
     loop {
         let slot = next.fetch_add(1, Ordering::Relaxed);
         if slot >= plan.slots().get() {

@@ -36,7 +36,7 @@ pub(crate) struct FieldDef {
     pub(crate) type_name: String,
     pub(crate) nullable: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) children: Vec<FieldDef>,
+    pub(crate) children: Vec<Self>,
 }
 
 impl FieldDef {

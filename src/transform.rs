@@ -162,11 +162,14 @@ impl<O: PlanOperation> Plan<O> {
         let place = Place::new(Arc::clone(&store), path);
         let current = place.newest().await?;
         let inputs = self.resolved.sources.iter().flat_map(|source| &source.datasets);
-        if let Some(input) = inputs.into_iter().find(|input| current.as_ref().is_some_and(|c| c.dataset_id == *input.id())) {
+        if let Some(input) =
+            inputs.into_iter().find(|input| current.as_ref().is_some_and(|c| c.dataset_id == *input.id()))
+        {
             builder = builder.with_base(input.version());
         }
         let ticket = builder.begin().await?;
-        let runs = if ticket.is_done() { vec![] } else { self.write_slots(&store, &ticket, parallelism, function).await? };
+        let runs =
+            if ticket.is_done() { vec![] } else { self.write_slots(&store, &ticket, parallelism, function).await? };
         let base = match ticket.base_version() {
             Some(version) => Some(Arc::new(place.version(version).await?)),
             None => None,
@@ -306,7 +309,11 @@ impl<'a> SlotOutput<'a> {
         let schema = self.target.schema();
         let found = canonical_schema(batch.schema_ref())?;
         let same = found.fields().len() == schema.fields().len()
-            && found.fields().iter().zip(schema.fields()).all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
+            && found
+                .fields()
+                .iter()
+                .zip(schema.fields())
+                .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type());
         if !same {
             return Err(Error::invalid_input(format!(
                 "the function returned other columns than the target's schema has, expected=`{schema}`, found=`{found}`"
@@ -324,7 +331,9 @@ impl<'a> SlotOutput<'a> {
             self.slot,
             self.slots
         );
-        Error::new(ErrorKind::Misplaced, message).with_path(self.target.place().layout.root()).with_row(self.rows + row as u64)
+        Error::new(ErrorKind::Misplaced, message)
+            .with_path(self.target.place().layout.root())
+            .with_row(self.rows + row as u64)
     }
 
     fn writer(&mut self, bucket: u32) -> Result<&mut RunFileWriter> {

@@ -14,6 +14,7 @@ mod query;
 mod report;
 mod scan;
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use sort_merge_bucket::{
 use generate::{Expected, Feed, Ledger};
 use options::Options;
 use query::{Answer, Query};
-use report::{Step, Stopwatch, Table, median, progress};
+use report::{Cost, Step, Stopwatch, Table, progress};
 
 /// Whatever went wrong; the program ends with it.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -79,10 +80,7 @@ fn main() -> Result<(), Failure> {
         None => runtime.block_on(write_both(&options, &store, &mut steps))?,
     };
     let (orders, lineitem) = runtime.block_on(async {
-        futures::try_join!(
-            Dataset::open(Arc::clone(&store), ORDERS),
-            Dataset::open(Arc::clone(&store), LINEITEM)
-        )
+        futures::try_join!(Dataset::open(Arc::clone(&store), ORDERS), Dataset::open(Arc::clone(&store), LINEITEM))
     })?;
     if let Some((_, lines)) = SPECIFIED_LINES.iter().find(|(scale_factor, _)| *scale_factor == options.scale_factor) {
         assert_eq!(lineitem.statistics().rows, *lines, "lines that TPC-H specifies");
@@ -96,11 +94,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Generates and writes both tables, and leaves a record of what is right.
-async fn write_both(
-    options: &Options,
-    store: &Arc<dyn ObjectStore>,
-    steps: &mut Vec<Step>,
-) -> Result<Record, Failure> {
+async fn write_both(options: &Options, store: &Arc<dyn ObjectStore>, steps: &mut Vec<Step>) -> Result<Record, Failure> {
     // Replacing a dataset keeps the files of its old versions, which nobody wants here.
     for table in [ORDERS, LINEITEM] {
         let folder = options.out.join(table);
@@ -116,8 +110,7 @@ async fn write_both(
     let ledger = write(options, store, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
     let feed = Feed::lineitem(options.scale_factor, ledger);
     let ledger = write(options, store, LINEITEM, "l_orderkey", feed, steps).await?;
-    let record =
-        Record { scale_factor: options.scale_factor, buckets: options.buckets, expected: ledger.finish() };
+    let record = Record { scale_factor: options.scale_factor, buckets: options.buckets, expected: ledger.finish() };
     std::fs::write(file, serde_json::to_string_pretty(&record)?)?;
     Ok(record)
 }
@@ -134,8 +127,7 @@ async fn write(
     let bar = progress(&format!("write {name}"), feed.rows);
     let stopwatch = Stopwatch::start();
     let spec = BucketSpec::new([key], options.buckets)?;
-    let write_options =
-        WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
+    let write_options = WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
     let mut writer = DatasetWriter::builder(Arc::clone(store), name, Arc::clone(&feed.schema), spec)
         .with_mode(WriteMode::Create)
         .with_options(write_options)
@@ -152,15 +144,14 @@ async fn write(
     let ledger = feed.finish()?;
     bar.set_message(format!("commit {name}"));
     let dataset = writer.commit().await?;
-    let (time, peak_memory) = stopwatch.stop();
+    let cost = stopwatch.stop();
     bar.finish_and_clear();
     let statistics = dataset.statistics();
     steps.push(Step {
         name: format!("write {name}"),
-        time,
+        cost,
         rows: statistics.rows,
         bytes: statistics.bytes,
-        peak_memory,
         remark: format!("{} runs; {:.2} s of it waiting for the generator", statistics.runs, waited.as_secs_f64()),
     });
     Ok(ledger)
@@ -181,46 +172,28 @@ fn compare(
     println!("\n{plan}");
 
     let bar = progress(query.name(), options.repeat.get() as u64 * 2 * expected.join.rows);
-    let (mut scans, mut joins) = (vec![], vec![]);
-    let (mut scan_memory, mut join_memory) = (None, None);
-    let mut bytes = 0;
+    let (mut scans, mut joins, mut bytes) = (vec![], vec![], 0);
     for _ in 0..options.repeat.get() {
         let stopwatch = Stopwatch::start();
         let (answers, read) = scan::scan(query, &tables, options.threads)?;
-        let (time, memory) = stopwatch.stop();
+        scans.push(stopwatch.stop());
         assert_eq!(answers, [expected.orders.clone(), expected.lineitem.clone()], "{} scan", query.name());
-        scans.push(time);
-        scan_memory = scan_memory.max(memory);
         bytes = read;
         bar.inc(expected.join.rows);
 
         let stopwatch = Stopwatch::start();
-        let answer = runtime.block_on(join(query, &plan))?;
-        let (time, memory) = stopwatch.stop();
+        let answer = runtime.block_on(join(query, &plan, options.threads))?;
+        joins.push(stopwatch.stop());
         assert_eq!(answer, expected.join, "{} join", query.name());
-        joins.push(time);
-        join_memory = join_memory.max(memory);
         bar.inc(expected.join.rows);
     }
     bar.finish_and_clear();
 
-    let (scan, join) = (median(scans), median(joins));
-    steps.push(Step {
-        name: format!("{} scan only", query.name()),
-        time: scan,
-        rows: expected.orders.rows + expected.lineitem.rows,
-        bytes,
-        peak_memory: scan_memory,
-        remark: String::new(),
-    });
-    steps.push(Step {
-        name: format!("{} join", query.name()),
-        time: join,
-        rows: expected.join.rows,
-        bytes,
-        peak_memory: join_memory,
-        remark: format!("{:.2} x scan only", join.as_secs_f64() / scan.as_secs_f64()),
-    });
+    let (scan, join) = (Cost::typical(&scans), Cost::typical(&joins));
+    let step = |what, cost, rows, remark| Step { name: format!("{} {what}", query.name()), cost, rows, bytes, remark };
+    let remark = format!("{:.2} x scan only", join.time.as_secs_f64() / scan.time.as_secs_f64());
+    steps.push(step("scan only", scan, expected.orders.rows + expected.lineitem.rows, String::new()));
+    steps.push(step("join", join, expected.join.rows, remark));
     Ok(())
 }
 
@@ -234,11 +207,11 @@ fn plan(query: Query, orders: &Dataset, lineitem: &Dataset) -> Result<JoinPlan, 
 }
 
 /// Joins all slots in parallel and reduces the joined batches.
-async fn join(query: Query, plan: &JoinPlan) -> Result<Answer, Failure> {
+async fn join(query: Query, plan: &JoinPlan, threads: NonZeroUsize) -> Result<Answer, Failure> {
     let mut answer = Answer::default();
-    let mut rows = plan.stream(Parallelism::Available);
-    while let Some(item) = rows.try_next().await? {
-        query.reduce(&mut answer, &item.batch)?;
+    let mut rows = plan.stream(Parallelism::Slots(threads));
+    while let Some(joined) = rows.try_next().await? {
+        query.reduce(&mut answer, &joined.item)?;
     }
     Ok(answer)
 }

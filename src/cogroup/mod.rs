@@ -8,6 +8,6 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-pub use groups::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub(crate) use groups::SourceNames;
+pub use groups::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub(crate) use kernel::{CoGroupInputs, chunk_kernel, whole_kernel};

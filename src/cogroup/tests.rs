@@ -13,7 +13,9 @@ use crate::merge::SourceInputs;
 use crate::merge::tests::drive_batches;
 
 type Key = Option<i64>;
-/// Key (nulls last) to the values of each source.
+/// A key (nulls last) and the values of each source.
+type Group = ((bool, Key), Vec<Vec<i64>>);
+/// The same as a map.
 type Groups = BTreeMap<(bool, Key), Vec<Vec<i64>>>;
 
 fn schema() -> SchemaRef {
@@ -62,7 +64,7 @@ fn inputs(sources: &[Vec<Vec<Key>>], max_group_rows: usize) -> CoGroupInputs {
 }
 
 /// The groups of a batch, through the borrowed view.
-fn read(batch: &CoGroupBatch, sources: usize) -> Vec<((bool, Key), Vec<Vec<i64>>)> {
+fn read(batch: &CoGroupBatch, sources: usize) -> Vec<Group> {
     let keys = batch.keys().column(0).as_primitive::<Int64Type>().clone();
     batch
         .groups()
@@ -78,10 +80,12 @@ fn read(batch: &CoGroupBatch, sources: usize) -> Vec<((bool, Key), Vec<Vec<i64>>
         .collect()
 }
 
-fn whole(sources: &[Vec<Vec<Key>>], piece: usize, max_group_rows: usize) -> Result<Vec<((bool, Key), Vec<Vec<i64>>)>> {
+fn whole(sources: &[Vec<Vec<Key>>], piece: usize, max_group_rows: usize) -> Result<Vec<Group>> {
     let mut kernel = whole_kernel(inputs(sources, max_group_rows))?;
     let mut out = vec![];
-    drive_batches(&mut *kernel, &batches(sources), piece, |batch: CoGroupBatch| out.extend(read(&batch, sources.len())))?;
+    drive_batches(&mut *kernel, &batches(sources), piece, |batch: CoGroupBatch| {
+        out.extend(read(&batch, sources.len()));
+    })?;
     Ok(out)
 }
 
@@ -107,7 +111,7 @@ proptest! {
     #[test]
     fn oracle_chunks_put_together_equal_a_map(sources in sources(), piece in 1usize..9) {
         let mut kernel = chunk_kernel(inputs(&sources, 1)).unwrap();
-        let mut got: Vec<((bool, Key), Vec<Vec<i64>>)> = vec![];
+        let mut got: Vec<Group> = vec![];
         let mut order: Vec<((bool, Key), usize, i64)> = vec![];
         drive_batches(&mut *kernel, &batches(&sources), piece, |chunk: CoGroupChunk| {
             for (at, (key, rows)) in read(chunk.groups(), sources.len()).into_iter().enumerate() {

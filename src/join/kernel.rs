@@ -20,7 +20,9 @@ use crate::error::{Error, Result};
 use crate::join::output::{OutputLayout, SideRows};
 use crate::join::pairing::{Continued, PairSide, Pairing};
 use crate::join::{JoinKind, Shape};
-use crate::merge::{Align, Emit, Extract, ForKeys, Kernel, Keys, SourceInputs, SourceRows, Step, Ties, Window, dispatch};
+use crate::merge::{
+    Align, Emit, Extract, ForKeys, Kernel, Keys, SourceInputs, SourceRows, Step, Ties, Window, dispatch,
+};
 
 /// What a join kernel is made of.
 #[derive(Debug, Clone)]
@@ -97,7 +99,9 @@ impl<K: Keys> Side<K> {
     /// The rows at the end of this window that have this key, if the window ends with it.
     fn tail(&self, key: &K) -> usize {
         match &self.keys {
-            Some(keys) if keys.value(keys.len() - 1) == key.value(0) => keys.len() - keys.count_up_to(0, key.value(0), false),
+            Some(keys) if keys.value(keys.len() - 1) == key.value(0) => {
+                keys.len() - keys.count_up_to(0, key.value(0), false)
+            }
             _ => 0,
         }
     }
@@ -150,7 +154,8 @@ impl<E: Extract> JoinKernel<E> {
     /// Whether nothing that may still come can change the output: one side is at its end and the other alone contributes nothing.
     fn is_settled(&self) -> bool {
         self.carried.is_none()
-            && (self.align.is_exhausted(0) && !self.shape.right_unmatched || self.align.is_exhausted(1) && !self.shape.left_unmatched)
+            && (self.align.is_exhausted(0) && !self.shape.right_unmatched
+                || self.align.is_exhausted(1) && !self.shape.left_unmatched)
     }
 
     /// Makes `window` the current one.

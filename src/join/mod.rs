@@ -53,13 +53,12 @@ impl JoinKind {
     ];
 
     pub(crate) fn shape(self) -> Shape {
-        use JoinKind as J;
         Shape {
-            pairs: matches!(self, J::Inner | J::Left | J::Right | J::Full),
-            left_unmatched: matches!(self, J::Left | J::Full | J::LeftAnti),
-            right_unmatched: matches!(self, J::Right | J::Full | J::RightAnti),
-            left_matched: self == J::LeftSemi,
-            right_matched: self == J::RightSemi,
+            pairs: matches!(self, Self::Inner | Self::Left | Self::Right | Self::Full),
+            left_unmatched: matches!(self, Self::Left | Self::Full | Self::LeftAnti),
+            right_unmatched: matches!(self, Self::Right | Self::Full | Self::RightAnti),
+            left_matched: self == Self::LeftSemi,
+            right_matched: self == Self::RightSemi,
         }
     }
 

@@ -114,7 +114,10 @@ impl SideRows {
 
 enum Pick {
     Slice(RecordBatch),
-    Take { batch: RecordBatch, indices: UInt32Array },
+    Take {
+        batch: RecordBatch,
+        indices: UInt32Array,
+    },
     /// This many rows, all absent.
     Nothing(usize),
 }
@@ -144,7 +147,11 @@ impl Pick {
 
 impl OutputLayout {
     /// The rows that the index lists of a pairing name.
-    pub(crate) fn batch(&self, left: (&mut SideRows, Vec<u32>), right: (&mut SideRows, Vec<u32>)) -> Result<RecordBatch> {
+    pub(crate) fn batch(
+        &self,
+        left: (&mut SideRows, Vec<u32>),
+        right: (&mut SideRows, Vec<u32>),
+    ) -> Result<RecordBatch> {
         let rows = left.1.len();
         let (left, right) = (left.0.pick(left.1)?, right.0.pick(right.1)?);
         let columns = self
@@ -172,7 +179,8 @@ fn coalesce(left: (&Pick, usize), right: (&Pick, usize), data_type: &DataType, r
         (_, None) => right.0.column(right.1, data_type),
         (Some(present), Some(_)) => {
             let (l, r) = (left.0.column(left.1, data_type)?, right.0.column(right.1, data_type)?);
-            let from: Vec<(usize, usize)> = present.iter().enumerate().map(|(row, left)| (usize::from(!left), row)).collect();
+            let from: Vec<(usize, usize)> =
+                present.iter().enumerate().map(|(row, left)| (usize::from(!left), row)).collect();
             Ok(interleave(&[l.as_ref(), r.as_ref()], &from)?)
         }
     }

@@ -162,7 +162,10 @@ impl Pairing {
                             self.right.extend(base_right + j as u32..base_right + right_end as u32);
                         }
                     } else {
-                        let side = |base: u32, from: usize, to: usize| Rows { range: base + from as u32..base + to as u32, old: 0 };
+                        let side = |base: u32, from: usize, to: usize| Rows {
+                            range: base + from as u32..base + to as u32,
+                            old: 0,
+                        };
                         self.start_group(side(base_left, i, left_end), side(base_right, j, right_end), !null, !null);
                         (i, j) = (left_end, right_end);
                         break;
@@ -200,10 +203,11 @@ impl Pairing {
             let now = range.start..range.end.min(range.start + room);
             range.start = now.end;
             let rows = now.len();
-            let (own, other) = if side == 0 { (&mut self.left, &mut self.right) } else { (&mut self.right, &mut self.left) };
+            let (own, other) =
+                if side == 0 { (&mut self.left, &mut self.right) } else { (&mut self.right, &mut self.left) };
             own.extend(now);
             other.extend(std::iter::repeat_n(NONE, rows));
-            if !range.is_empty() {
+            if range.start < range.end {
                 return false;
             }
         }

@@ -85,7 +85,8 @@ fn kernel(case: &Case) -> Vec<Joined> {
     };
     // Output: k, s, a, b. With one key column, `s` is left out of the comparison by being null.
     let mut columns: Vec<OutputColumn> = (0..*keys).map(|k| OutputColumn::Key { left: k, right: k }).collect();
-    let mut fields: Vec<Field> = ["k", "s"][..*keys].iter().map(|name| Field::new(*name, DataType::Int64, true)).collect();
+    let mut fields: Vec<Field> =
+        ["k", "s"][..*keys].iter().map(|name| Field::new(*name, DataType::Int64, true)).collect();
     if kind.has_left() {
         columns.push(OutputColumn::Left(2));
         fields.push(Field::new("a", DataType::Int64, true));
@@ -104,7 +105,8 @@ fn kernel(case: &Case) -> Vec<Joined> {
         batch_size: *batch_size,
     })
     .unwrap();
-    let batches: Vec<_> = left.iter().map(|rows| batch("a", rows)).chain(right.iter().map(|rows| batch("b", rows))).collect();
+    let batches: Vec<_> =
+        left.iter().map(|rows| batch("a", rows)).chain(right.iter().map(|rows| batch("b", rows))).collect();
     let mut out = vec![];
     drive_batches(&mut *kernel, &batches, *piece, |batch: RecordBatch| {
         assert!(batch.num_rows() > 0 && batch.num_rows() <= *batch_size);
@@ -112,7 +114,9 @@ fn kernel(case: &Case) -> Vec<Joined> {
             let column = batch.column_by_name(name)?.as_primitive::<Int64Type>();
             column.is_valid(row).then(|| column.value(row))
         };
-        out.extend((0..batch.num_rows()).map(|row| (column("k", row), column("s", row), column("a", row), column("b", row))));
+        out.extend(
+            (0..batch.num_rows()).map(|row| (column("k", row), column("s", row), column("a", row), column("b", row))),
+        );
     })
     .unwrap();
     let last = |v: Option<i64>| (v.is_none(), v);

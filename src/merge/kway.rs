@@ -144,11 +144,21 @@ impl std::fmt::Debug for SortedMerge {
 impl SortedMerge {
     /// A merge of `inputs` inputs of this canonical schema, ordered by the columns at `order_columns`.
     pub(crate) fn new(schema: &SchemaRef, order_columns: &[usize], inputs: usize, batch_size: usize) -> Result<Self> {
-        Self::with_labels(schema, order_columns, (0..inputs).map(|input| format!("input {input}").into()).collect(), batch_size)
+        Self::with_labels(
+            schema,
+            order_columns,
+            (0..inputs).map(|input| format!("input {input}").into()).collect(),
+            batch_size,
+        )
     }
 
     /// The same with names for the inputs, which messages use.
-    pub(crate) fn with_labels(schema: &SchemaRef, order_columns: &[usize], labels: Vec<Arc<str>>, batch_size: usize) -> Result<Self> {
+    pub(crate) fn with_labels(
+        schema: &SchemaRef,
+        order_columns: &[usize],
+        labels: Vec<Arc<str>>,
+        batch_size: usize,
+    ) -> Result<Self> {
         let types: Vec<_> = order_columns.iter().map(|&c| schema.field(c).data_type().clone()).collect();
         dispatch(&types, Build { columns: order_columns.to_vec(), labels, batch_size }).map(Self)
     }

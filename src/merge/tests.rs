@@ -49,7 +49,12 @@ pub(crate) fn drive_batches<T>(
     }
 }
 
-fn drive<T>(kernel: &mut dyn Kernel<Item = T>, inputs: &[Vec<Option<i64>>], piece: usize, each: impl FnMut(T)) -> Result<()> {
+fn drive<T>(
+    kernel: &mut dyn Kernel<Item = T>,
+    inputs: &[Vec<Option<i64>>],
+    piece: usize,
+    each: impl FnMut(T),
+) -> Result<()> {
     let batches: Vec<_> = inputs.iter().enumerate().map(|(input, keys)| batch(keys, input)).collect();
     drive_batches(kernel, &batches, piece, each)
 }
@@ -103,7 +108,7 @@ proptest! {
         let split = split.min(inputs.len());
         let ties = if in_source_order { Ties::InSourceOrder } else { Ties::Together };
         let (left, right) = inputs.split_at(split);
-        let source = |inputs: &[Vec<Option<i64>>]| align::SourceInputs {
+        let source = |inputs: &[Vec<Option<i64>>]| SourceInputs {
             schema: schema(DataType::Int64), order: vec![0],
             runs: inputs.iter().map(|_| Arc::from("run")).collect(),
         };
@@ -147,7 +152,7 @@ proptest! {
 }
 
 struct Windows {
-    sources: Vec<align::SourceInputs>,
+    sources: Vec<SourceInputs>,
     ties: Ties,
     inputs: Vec<Vec<Option<i64>>>,
     piece: usize,

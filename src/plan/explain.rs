@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::plan::{PlanOperation, Plan, ResolvedSource};
+use crate::plan::{Plan, PlanOperation, ResolvedSource};
 
 impl<O: PlanOperation> fmt::Display for Plan<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +37,12 @@ fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource) -> fmt::
     counts.dedup();
     let counts: Vec<String> = counts.iter().map(u32::to_string).collect();
     let columns: Vec<&str> = source.schema.fields().iter().map(|field| field.name().as_str()).collect();
-    writeln!(f, "  source {}: {runs} runs, {rows} rows, {bytes} bytes, buckets: {}", source.name, counts.join(" and "))?;
+    writeln!(
+        f,
+        "  source {}: {runs} runs, {rows} rows, {bytes} bytes, buckets: {}",
+        source.name,
+        counts.join(" and ")
+    )?;
     writeln!(f, "    columns: [{}]", columns.join(", "))?;
     // A year of daily partitions should not fill the screen.
     const SHOWN: usize = 4;

@@ -9,8 +9,6 @@
 mod explain;
 mod operation;
 mod resolve;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
@@ -128,7 +126,10 @@ impl<O: PlanOperation> Plan<O> {
     /// `InvalidInput` if there is no such slot.
     pub fn slot(&self, slot: u32) -> Result<SlotDescriptor> {
         if slot >= self.slots().get() {
-            return Err(Error::invalid_input(format!("there is no such slot, slot=`{slot}`, slots=`{}`", self.slots())));
+            return Err(Error::invalid_input(format!(
+                "there is no such slot, slot=`{slot}`, slots=`{}`",
+                self.slots()
+            )));
         }
         let pin = |dataset: &Dataset| PinnedDataset {
             path: dataset.place().layout.root().to_string(),

@@ -89,7 +89,11 @@ impl PlanOperation for Scan {
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, mut sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
+    fn kernel(
+        &self,
+        mut sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+    ) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
         let source = sources.pop().ok_or_else(|| Error::internal("a scan without a source"))?;
         scan_kernel(source, resolved.options.batch_size)
     }
@@ -281,8 +285,12 @@ impl PlanOperation for Join {
 
     fn yields_nothing(&self, has_runs: &[bool]) -> bool {
         let shape = self.kind.shape();
-        let [left, right] = [has_runs[0], has_runs[1]];
-        !(left && right || left && shape.left_unmatched || right && shape.right_unmatched)
+        match (has_runs[0], has_runs[1]) {
+            (true, true) => false,
+            (true, false) => !shape.left_unmatched,
+            (false, true) => !shape.right_unmatched,
+            (false, false) => true,
+        }
     }
 }
 
@@ -375,30 +383,29 @@ impl CoGroup {
         let resolved = resolve(self.sources.clone(), 0, self.options.clone(), &mut problems);
         problems.into_result()?;
         let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
-        let field = |at: usize| {
-            let nullable = resolved.sources.iter().any(|source| source.schema.field(at).is_nullable());
-            Field::new(&resolved.key[at], resolved.sources[0].schema.field(at).data_type().clone(), nullable)
-        };
-        let schema = Arc::new(Schema::new((0..resolved.key.len()).map(field).collect::<Vec<_>>()));
+        let schema = key_schema(&resolved);
         Ok((Arc::new(resolved), schema))
     }
 
     fn inputs(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> CoGroupInputs {
         let names: SourceNames = resolved.sources.iter().map(|source| source.name.clone()).collect();
-        let keys = &sources[0].order;
-        let nullable = |at: usize| sources.iter().any(|source| source.schema.field(at).is_nullable());
-        let fields: Vec<Field> = keys
-            .iter()
-            .map(|&at| Field::new(&resolved.key[at], sources[0].schema.field(at).data_type().clone(), nullable(at)))
-            .collect();
         CoGroupInputs {
             names,
-            key_schema: Arc::new(Schema::new(fields)),
+            key_schema: key_schema(resolved),
             sources,
             max_group_rows: self.max_group_rows,
             batch_size: resolved.options.batch_size,
         }
     }
+}
+
+/// The key columns of a co-group, null where any source's may be.
+fn key_schema(resolved: &Resolved) -> SchemaRef {
+    let field = |(at, name): (usize, &String)| {
+        let nullable = resolved.sources.iter().any(|source| source.schema.field(at).is_nullable());
+        Field::new(name, resolved.sources[0].schema.field(at).data_type().clone(), nullable)
+    };
+    Arc::new(Schema::new(resolved.key.iter().enumerate().map(field).collect::<Vec<_>>()))
 }
 
 impl sealed::Sealed for CoGroup {}

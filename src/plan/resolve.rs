@@ -135,7 +135,12 @@ fn root(dataset: &Dataset) -> String {
 }
 
 /// Placement and order must be the same; names may differ between sources.
-fn compare_specs(first: (&String, &BucketSpec), other: (&String, &Dataset), sort_columns: usize, problems: &mut Problems) {
+fn compare_specs(
+    first: (&String, &BucketSpec),
+    other: (&String, &Dataset),
+    sort_columns: usize,
+    problems: &mut Problems,
+) {
     let (reference, spec) = (first.1, other.1.spec());
     let mut differ = |what: &str, a: String, b: String| {
         if a != b {
@@ -146,8 +151,12 @@ fn compare_specs(first: (&String, &BucketSpec), other: (&String, &Dataset), sort
     differ("key orders", reference.key_order().to_string(), spec.key_order().to_string());
     differ("numbers of key columns", reference.key().len().to_string(), spec.key().len().to_string());
     let order = |spec: &BucketSpec| {
-        let columns: Vec<String> =
-            spec.sort_columns().iter().take(sort_columns).map(|c| format!("{:?} nulls {:?}", c.direction, c.nulls).to_lowercase()).collect();
+        let columns: Vec<String> = spec
+            .sort_columns()
+            .iter()
+            .take(sort_columns)
+            .map(|c| format!("{:?} nulls {:?}", c.direction, c.nulls).to_lowercase())
+            .collect();
         format!("[{}]", columns.join(", "))
     };
     if spec.sort_columns().len() < sort_columns {
@@ -201,7 +210,10 @@ fn key_type(sources: &[(String, Source)], at: usize, problems: &mut Problems) ->
                     Some(wider) => common = Some(wider),
                     None => {
                         fits = false;
-                        problems.incompatible(format!("key types differ, {}, {here}", first.as_deref().unwrap_or_default()));
+                        problems.incompatible(format!(
+                            "key types differ, {}, {here}",
+                            first.as_deref().unwrap_or_default()
+                        ));
                         common = Some(known);
                     }
                 },
@@ -217,7 +229,12 @@ fn show(data_type: &DataType) -> String {
 }
 
 /// Finds the source's schema: merge columns, then the wanted ones, each with a type that all its datasets widen to.
-fn resolve_source(name: String, source: Source, key_types: &[DataType], problems: &mut Problems) -> Option<ResolvedSource> {
+fn resolve_source(
+    name: String,
+    source: Source,
+    key_types: &[DataType],
+    problems: &mut Problems,
+) -> Option<ResolvedSource> {
     let Source { datasets, columns } = source;
     let mut fields: Vec<Field> = vec![];
     for (at, data_type) in key_types.iter().enumerate() {
@@ -236,13 +253,14 @@ fn resolve_source(name: String, source: Source, key_types: &[DataType], problems
                 None => all.push(field.as_ref().clone()),
                 Some(known) => match common_type(known.data_type(), field.data_type()) {
                     Some(wider) => *known = Field::new(field.name(), wider, known.is_nullable() || field.is_nullable()),
-                    None if columns.as_ref().is_none_or(|columns| columns.contains(field.name())) => problems.incompatible(format!(
-                        "types of column `{}` differ inside source `{name}`, {}: {}, before: {}",
-                        field.name(),
-                        root(dataset),
-                        show(field.data_type()),
-                        show(known.data_type())
-                    )),
+                    None if columns.as_ref().is_none_or(|columns| columns.contains(field.name())) => problems
+                        .incompatible(format!(
+                            "types of column `{}` differ inside source `{name}`, {}: {}, before: {}",
+                            field.name(),
+                            root(dataset),
+                            show(field.data_type()),
+                            show(known.data_type())
+                        )),
                     None => {}
                 },
             }

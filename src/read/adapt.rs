@@ -35,9 +35,10 @@ impl Adapt {
         let columns: Vec<Option<usize>> =
             wanted.iter().map(|at| at.and_then(|at| projection.binary_search(&at).ok())).collect();
         let in_place = columns.iter().enumerate().all(|(at, column)| *column == Some(at));
-        let same_types = wanted.iter().zip(schema.fields()).all(|(at, field)| {
-            at.is_some_and(|at| dataset.field(at).data_type() == field.data_type())
-        });
+        let same_types = wanted
+            .iter()
+            .zip(schema.fields())
+            .all(|(at, field)| at.is_some_and(|at| dataset.field(at).data_type() == field.data_type()));
         Self { schema: Arc::clone(schema), identical: in_place && same_types, projection, columns }
     }
 

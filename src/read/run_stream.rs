@@ -98,13 +98,19 @@ fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowReaderMetadat
     check_identity(reader, &metadata)?;
     if metadata.file_metadata().num_rows() as u64 != run.rows {
         let found = metadata.file_metadata().num_rows();
-        return Err(Error::corrupt(format!("a run has another number of rows than the manifest says, expected=`{}`, found=`{found}`", run.rows)));
+        return Err(Error::corrupt(format!(
+            "a run has another number of rows than the manifest says, expected=`{}`, found=`{found}`",
+            run.rows
+        )));
     }
     let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())?;
     let same = metadata.schema().fields().len() == reader.schema.fields().len()
-        && metadata.schema().fields().iter().zip(reader.schema.fields()).all(|(found, expected)| {
-            found.name() == expected.name() && found.data_type() == expected.data_type()
-        });
+        && metadata
+            .schema()
+            .fields()
+            .iter()
+            .zip(reader.schema.fields())
+            .all(|(found, expected)| found.name() == expected.name() && found.data_type() == expected.data_type());
     if !same {
         return Err(Error::corrupt(format!(
             "a run has other columns than the manifest says, expected=`{}`, found=`{}`",
@@ -119,7 +125,8 @@ fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowReaderMetadat
 fn check_identity(reader: &RunReader, metadata: &ParquetMetaData) -> Result<()> {
     let run = &reader.run;
     let pairs = metadata.file_metadata().key_value_metadata();
-    let found = |key: &str| pairs.into_iter().flatten().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
+    let found =
+        |key: &str| pairs.into_iter().flatten().find(|pair| pair.key == key).and_then(|pair| pair.value.as_deref());
     let (folder, file) = run.path.rsplit_once('/').unwrap_or_default();
     let stem = format!("bucket-{:05}-of-{:05}-", run.bucket, run.buckets);
     let run_id = file.strip_prefix(&stem).and_then(|rest| rest.strip_suffix(".parquet")).unwrap_or(file);
@@ -143,7 +150,12 @@ fn check_identity(reader: &RunReader, metadata: &ParquetMetaData) -> Result<()> 
 }
 
 /// The byte ranges of a row group's projected column chunks.
-fn chunk_ranges(metadata: &ParquetMetaData, mask: &ProjectionMask, row_group: usize, file_bytes: u64) -> Result<Vec<Range<u64>>> {
+fn chunk_ranges(
+    metadata: &ParquetMetaData,
+    mask: &ProjectionMask,
+    row_group: usize,
+    file_bytes: u64,
+) -> Result<Vec<Range<u64>>> {
     let columns = metadata.row_group(row_group).columns().iter().enumerate();
     columns
         .filter(|(leaf, _)| mask.leaf_included(*leaf))
@@ -152,7 +164,9 @@ fn chunk_ranges(metadata: &ParquetMetaData, mask: &ProjectionMask, row_group: us
             let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
             let range = u64::try_from(start).ok().zip(u64::try_from(chunk.compressed_size()).ok());
             let range = range.and_then(|(start, length)| Some(start..start.checked_add(length)?));
-            range.filter(|range| range.end <= file_bytes).ok_or_else(|| Error::corrupt("a column chunk lies outside its file"))
+            range
+                .filter(|range| range.end <= file_bytes)
+                .ok_or_else(|| Error::corrupt("a column chunk lies outside its file"))
         })
         .collect()
 }
@@ -227,11 +241,15 @@ impl RunStream {
                 State::Opening(opening) => {
                     let Opened { metadata, mask, first } = opening.await?;
                     let ahead = first.map(Ahead::Here);
-                    self.state = State::Reading(Reading { metadata, mask, row_group: 0, left: 0, decoder: None, ahead });
+                    self.state =
+                        State::Reading(Reading { metadata, mask, row_group: 0, left: 0, decoder: None, ahead });
                 }
                 State::Reading(reading) => {
                     if let Some(RowGroupDecoder(decoder)) = &mut reading.decoder {
-                        let batch = decoder.next().transpose().map_err(|e| Error::corrupt("a run could not be decoded").with_source(e))?;
+                        let batch = decoder
+                            .next()
+                            .transpose()
+                            .map_err(|e| Error::corrupt("a run could not be decoded").with_source(e))?;
                         match batch {
                             Some(batch) => return self.deliver(batch).map(Some),
                             None if reading.left > 0 => {
@@ -267,8 +285,10 @@ impl RunStream {
         let rows = batch.num_rows() as u64;
         let of_group = reading.metadata.metadata().row_group(reading.row_group).num_rows() as u64;
         let first = reading.left == of_group;
-        reading.left =
-            reading.left.checked_sub(rows).ok_or_else(|| Error::corrupt("a row group has more rows than its metadata says"))?;
+        reading.left = reading
+            .left
+            .checked_sub(rows)
+            .ok_or_else(|| Error::corrupt("a row group has more rows than its metadata says"))?;
         let last = reading.left == 0;
         let batch = self.reader.adapt.apply(batch)?;
         if rows > 0 && first {
@@ -319,7 +339,9 @@ impl Reading {
             DecodeResult::Data(rows) => self.decoder = Some(RowGroupDecoder(rows)),
             DecodeResult::Finished if self.left == 0 => self.row_group += 1,
             DecodeResult::Finished => return Err(Error::corrupt("a row group has fewer rows than its metadata says")),
-            DecodeResult::NeedsData(_) => return Err(Error::corrupt("a row group's data lies outside its column chunks")),
+            DecodeResult::NeedsData(_) => {
+                return Err(Error::corrupt("a row group's data lies outside its column chunks"));
+            }
         }
         Ok(())
     }

@@ -46,7 +46,11 @@ pub(crate) async fn fetch_footer(store: &Arc<dyn ObjectStore>, path: &Path, run:
 }
 
 /// Reads ranges of a run's file; the store merges those that are close to each other into one request.
-pub(crate) async fn fetch_ranges(store: &Arc<dyn ObjectStore>, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+pub(crate) async fn fetch_ranges(
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+    ranges: &[Range<u64>],
+) -> Result<Vec<Bytes>> {
     let bytes = store.get_ranges(path, ranges).await.map_err(|e| Error::from(e).with_path(path))?;
     if bytes.len() != ranges.len() || bytes.iter().zip(ranges).any(|(b, r)| b.len() as u64 != r.end - r.start) {
         return Err(Error::corrupt("the store returned other ranges than asked for").with_path(path));

@@ -1,5 +1,7 @@
 //! The check that rows come in the order of their run: key columns, then sort columns, ascending, nulls last.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::and;
 use arrow::compute::kernels::cmp;
@@ -39,7 +41,7 @@ impl OrderCheck {
         if rows == 0 {
             return Ok(());
         }
-        let columns: Vec<ArrayRef> = self.order.iter().map(|i| batch.column(*i).clone()).collect();
+        let columns: Vec<ArrayRef> = self.order.iter().map(|i| Arc::clone(batch.column(*i))).collect();
         let at = |row: usize| columns.iter().map(|c| c.slice(row, 1)).collect::<Vec<_>>();
 
         if let Some(last) = &self.last {

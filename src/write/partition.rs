@@ -46,10 +46,6 @@ impl Placement {
         })
     }
 
-    pub(super) fn order(&self) -> &[usize] {
-        &self.order
-    }
-
     fn place(&self, batch: &RecordBatch) -> Result<Placed> {
         let columns =
             |indices: &[usize]| indices.iter().map(|i| Arc::clone(batch.column(*i))).collect::<Vec<ArrayRef>>();

@@ -9,9 +9,12 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::ArrowWriter;
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnDescPtr;
 use twox_hash::XxHash64;
 
 use crate::error::{Error, Result};
@@ -66,6 +69,9 @@ impl RunTarget {
         let order = spec.order_indices(&schema)?;
         let key = spec.key_indices(&schema)?;
         let leaves = ArrowSchemaConverter::new().convert(&schema).map_err(encoding)?;
+        if let Some(column) = leaves.columns().first() {
+            check_codec(options.compression, Arc::clone(column))?;
+        }
         let sorting = order.iter().map(|i| {
             // Parquet numbers leaves, and nested columns have any number of them; an order column is its own and only leaf.
             let name = schema.field(*i).name();
@@ -85,7 +91,6 @@ impl RunTarget {
             .set_column_index_truncate_length(Some(STATISTICS_BYTES))
             .set_sorting_columns(Some(sorting.collect()))
             .build();
-        check_codec(&properties, options)?;
         Ok(Self(Arc::new(Target { place, dataset_id, write_id, schema, spec, key, order, properties })))
     }
 
@@ -107,18 +112,14 @@ impl RunTarget {
     }
 }
 
-/// Refuses a codec that is not compiled in, before any row is taken.
-fn check_codec(properties: &WriterProperties, options: &WriteOptions) -> Result<()> {
+/// Refuses a codec that is not compiled in, before any row is taken. Parquet's writer panics on such a codec; its reader of pages asks for
+/// the same codec and returns an error, so that one of no pages is made here.
+fn check_codec(compression: Compression, column: ColumnDescPtr) -> Result<()> {
     let refused = |e: ParquetError| {
-        let message = format!("the codec cannot be used, compression=`{}`", options.compression);
-        Error::invalid_input(message).with_source(e)
+        Error::invalid_input(format!("the codec cannot be used, compression=`{compression}`")).with_source(e)
     };
-    let column: ArrayRef = Arc::new(arrow::array::BooleanArray::from(vec![true]));
-    let batch = RecordBatch::try_from_iter([("probe", column)])?;
-    let properties = properties.clone().into_builder().set_sorting_columns(None).build();
-    let mut writer = ArrowWriter::try_new(vec![], batch.schema(), Some(properties)).map_err(refused)?;
-    writer.write(&batch).map_err(refused)?;
-    writer.close().map_err(refused)?;
+    let chunk = ColumnChunkMetaData::builder(column).set_compression(compression).build().map_err(refused)?;
+    SerializedPageReader::new(Arc::new(Bytes::new()), &chunk, 0, None).map_err(refused)?;
     Ok(())
 }
 
@@ -197,7 +198,7 @@ impl RunEncoder {
         if rows == 0 {
             return Ok(());
         }
-        self.order.check(batch).map_err(|e| e.with_path(&self.path))?;
+        self.order.check(batch).map_err(|e| e.with_path(self.target.0.place.layout.run(&self.path)))?;
         self.note_keys(batch)?;
         for (range, full) in self.cutter.cut(&RowSizes::of_batch(batch), rows) {
             self.pending.push(batch.slice(range.start, range.len()));

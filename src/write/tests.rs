@@ -24,9 +24,12 @@ use crate::schema::canonical_schema;
 use crate::spec::BucketSpec;
 use crate::store::Place;
 
+mod api;
+mod files;
+mod memory;
 mod model;
 
-use model::{Kind, Row, Table, Value};
+use model::{Kind, Random, Row, Table, Value};
 
 fn clock() -> Clock {
     Clock::Fixed(chrono::DateTime::UNIX_EPOCH)
@@ -36,7 +39,7 @@ fn place(store: &Arc<dyn ObjectStore>) -> Place {
     Place { store: Arc::clone(store), layout: Layout::new(Path::from("plays")) }
 }
 
-fn memory() -> Arc<dyn ObjectStore> {
+fn in_memory() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
 }
 
@@ -110,6 +113,7 @@ async fn assert_written(store: &Arc<dyn ObjectStore>, table: &Table, spec: &Buck
             assert_eq!(fence.row, step * (i as u64 + 1), "evenly spaced");
             assert!(fence.key.compare(&keys[fence.row as usize]).is_le());
         }
+        assert!(step.max(1) * (run.fences.len() as u64 + 1) >= run.rows, "fences reach the end");
     }
 }
 
@@ -178,7 +182,7 @@ proptest! {
         runtime().block_on(async {
             let (table, spec) = (case.table(), case.spec());
             let options = WriteOptions::default().with_memory_budget(case.budget).with_page_rows(20).with_max_row_group_rows(60);
-            let store = memory();
+            let store = in_memory();
             let (runs, _) = write(&store, &table.schema(), &spec, &options, &table.batches(&case.batch_rows)).await.unwrap();
             assert_written(&store, &table, &spec, &runs).await;
         });
@@ -191,7 +195,7 @@ proptest! {
             let mut seen: Option<(Vec<Run>, Vec<Bytes>)> = None;
             for (budget, batch_rows) in [(case.budget, &case.batch_rows), (1 << 30, &vec![1000])] {
                 let options = WriteOptions::default().with_memory_budget(budget);
-                let store = memory();
+                let store = in_memory();
                 let (runs, _) = write(&store, &table.schema(), &spec, &options, &table.batches(batch_rows)).await.unwrap();
                 let mut files = vec![];
                 for run in &runs {

@@ -52,7 +52,7 @@ use crate::write::writer::DatasetWriter;
 /// let results = results.iter().map(|r| serde_json::from_str(r)).collect::<Result<Vec<WrittenRuns>, _>>()?;
 /// assert_eq!(results.iter().map(WrittenRuns::rows).sum::<u64>(), 9);
 /// let plays = ticket.commit(store, results).await?;
-/// # let _ = plays;
+/// assert_eq!(plays.runs().iter().map(|run| run.rows).sum::<u64>(), 9);
 /// # Ok(())
 /// # }
 /// ```
@@ -146,6 +146,7 @@ impl WriteTicket {
     /// # Errors
     /// * `InvalidInput`: a result belongs to another write, or a task or run occurs twice. Nothing became visible, nothing was deleted.
     /// * `Conflict`: another commit came first that this one cannot follow. Nothing became visible; the runs were deleted.
+    /// * `NotFound`: the version that the write started from was vacuumed since. Nothing became visible.
     /// * `CommitUnknown`: the store did not say whether the version was made. Commit again with the same ticket and runs.
     /// * `Store`, `Corrupt`, `UnsupportedVersion`: the dataset cannot be read or written. Nothing became visible; the runs are still there.
     pub async fn commit(

@@ -49,7 +49,7 @@ use crate::write::ticket::{WriteTicket, WrittenRuns};
 /// let mut writer = DatasetWriter::builder(store.clone(), "plays", batch.schema(), spec.clone()).build().await?;
 /// writer.write(&batch).await?;
 /// let plays = writer.commit().await?;
-/// # let _ = plays;
+/// assert_eq!(plays.runs().iter().map(|run| run.rows).sum::<u64>(), 3);
 ///
 /// // The dataset exists now, so that it cannot be created once more.
 /// let again = DatasetWriter::builder(store, "plays", batch.schema(), spec).build().await;

@@ -16,7 +16,7 @@ pub(super) enum Value {
     Bool(bool),
     Int(i128),
     Bytes(Vec<u8>),
-    List(Vec<Value>),
+    List(Vec<Self>),
     Null,
 }
 
@@ -207,7 +207,7 @@ impl Table {
 
     /// The rows of a canonical batch.
     pub(super) fn read(&self, batch: &RecordBatch) -> Vec<Row> {
-        let columns: Vec<Vec<Value>> = batch.columns().iter().map(|c| from_array(c)).collect();
+        let columns: Vec<Vec<Value>> = batch.columns().iter().map(from_array).collect();
         (0..batch.num_rows()).map(|row| columns.iter().map(|c| c[row].clone()).collect()).collect()
     }
 }
