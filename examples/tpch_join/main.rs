@@ -90,6 +90,11 @@ fn main() -> Result<(), Failure> {
         compare(query, expected, &options, &runtime, &orders, &lineitem, &mut steps)?;
     }
     println!("\nEvery count, sum and maximum is that of the generator's rows.\n\n{}", Table(&steps));
+    if steps.iter().any(|step| step.name.starts_with("write")) {
+        println!(
+            "Generating and writing left memory to the process; --reuse shows what scans and joins need by themselves."
+        );
+    }
     Ok(())
 }
 
