@@ -383,30 +383,29 @@ impl CoGroup {
         let resolved = resolve(self.sources.clone(), 0, self.options.clone(), &mut problems);
         problems.into_result()?;
         let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
-        let field = |at: usize| {
-            let nullable = resolved.sources.iter().any(|source| source.schema.field(at).is_nullable());
-            Field::new(&resolved.key[at], resolved.sources[0].schema.field(at).data_type().clone(), nullable)
-        };
-        let schema = Arc::new(Schema::new((0..resolved.key.len()).map(field).collect::<Vec<_>>()));
+        let schema = key_schema(&resolved);
         Ok((Arc::new(resolved), schema))
     }
 
     fn inputs(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> CoGroupInputs {
         let names: SourceNames = resolved.sources.iter().map(|source| source.name.clone()).collect();
-        let keys = &sources[0].order;
-        let nullable = |at: usize| sources.iter().any(|source| source.schema.field(at).is_nullable());
-        let fields: Vec<Field> = keys
-            .iter()
-            .map(|&at| Field::new(&resolved.key[at], sources[0].schema.field(at).data_type().clone(), nullable(at)))
-            .collect();
         CoGroupInputs {
             names,
-            key_schema: Arc::new(Schema::new(fields)),
+            key_schema: key_schema(resolved),
             sources,
             max_group_rows: self.max_group_rows,
             batch_size: resolved.options.batch_size,
         }
     }
+}
+
+/// The key columns of a co-group, null where any source's may be.
+fn key_schema(resolved: &Resolved) -> SchemaRef {
+    let field = |(at, name): (usize, &String)| {
+        let nullable = resolved.sources.iter().any(|source| source.schema.field(at).is_nullable());
+        Field::new(name, resolved.sources[0].schema.field(at).data_type().clone(), nullable)
+    };
+    Arc::new(Schema::new(resolved.key.iter().enumerate().map(field).collect::<Vec<_>>()))
 }
 
 impl sealed::Sealed for CoGroup {}

@@ -1,0 +1,41 @@
+//! The integration tests, one binary: everything through the crate's public interface alone.
+//!
+//! * `support`: random data (`data`), an independent engine over plain values (`oracle`), stores that record and fail (`stores`), bytes of
+//!   runs and manifests made by hand (`forge`).
+//! * `joins`, `cogroups`, `sources`, `plans`, `transform`: what plans return, against the oracle.
+//! * `laws`: equalities that hold whatever the data are.
+//! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
+//! * `io_patterns`: which requests a plan makes; `commit`: crashes, races and retries; `hostile`: damaged bytes.
+//! * `format`: the examples and known answers of docs/format.md; `invariants`: each of its numbered invariants, broken.
+//! * `errors`: every kind of error, printed.
+//!
+//! Families by name: `oracle_*` against an obvious implementation, `law_*` algebra, `differential_*` two ways of our own.
+
+#[cfg(test)]
+mod cogroups;
+#[cfg(test)]
+mod commit;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod format;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod io_patterns;
+#[cfg(test)]
+mod joins;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod plans;
+#[cfg(test)]
+mod sources;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod transform;
+#[cfg(test)]
+mod wrong_answers;

@@ -1,0 +1,207 @@
+//! Stores in memory that log what is asked of them and fail where they are told to.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) verb: &'static str,
+    pub(crate) path: String,
+    /// The byte ranges of a read that names any.
+    pub(crate) ranges: Vec<Range<u64>>,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.path)
+    }
+}
+
+/// When a request fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before it had any effect.
+    Before,
+    /// After its effect: the answer is lost.
+    After,
+}
+
+/// A store in memory that logs its requests and fails some of them.
+#[derive(Debug, Default)]
+pub(crate) struct TestStore {
+    inner: InMemory,
+    log: Mutex<Vec<Request>>,
+    count: AtomicUsize,
+    /// The requests that fail, counted from 0 since the last [`fail_from`](Self::fail_from).
+    fault: Mutex<Option<(Range<usize>, When)>>,
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The requests since the last call.
+    pub(crate) fn take_log(&self) -> Vec<Request> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+
+    /// Fails the requests `range`, counted from the next one. Counting starts anew.
+    pub(crate) fn fail(&self, range: Range<usize>, when: When) {
+        *self.fault.lock().unwrap() = Some((range, when));
+        self.count.store(0, Ordering::SeqCst);
+    }
+
+    /// Fails nothing any more and counts from 0.
+    pub(crate) fn heal(&self) {
+        *self.fault.lock().unwrap() = None;
+        self.count.store(0, Ordering::SeqCst);
+    }
+
+    /// How many requests there were since counting started.
+    pub(crate) fn requests(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// What is stored, by path; not logged and never failing.
+    pub(crate) async fn objects(&self) -> Vec<String> {
+        let mut paths: Vec<String> = self.inner.list(None).map(|meta| meta.unwrap().location.to_string()).collect().await;
+        paths.sort();
+        paths
+    }
+
+    fn log(&self, verb: &'static str, path: &Path, ranges: Vec<Range<u64>>) -> Option<When> {
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        self.log.lock().unwrap().push(Request { verb, path: path.to_string(), ranges });
+        let fault = self.fault.lock().unwrap();
+        fault.as_ref().filter(|(range, _)| range.contains(&number)).map(|(_, when)| *when)
+    }
+
+    async fn run<T>(
+        &self,
+        fault: Option<When>,
+        work: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        match fault {
+            None => work.await,
+            Some(When::Before) => Err(lost()),
+            Some(When::After) => {
+                let _ = work.await;
+                Err(lost())
+            }
+        }
+    }
+}
+
+fn lost() -> object_store::Error {
+    object_store::Error::Generic { store: "TestStore", source: "the connection was lost".into() }
+}
+
+impl fmt::Display for TestStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TestStore")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl ObjectStore for TestStore {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let fault = self.log("PUT", path, vec![]);
+        self.run(fault, self.inner.put_opts(path, payload, options)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        let fault = self.log("MULTIPART", path, vec![]);
+        self.run(fault, self.inner.put_multipart_opts(path, options)).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        let ranges = match &options.range {
+            Some(GetRange::Bounded(range)) => vec![range.clone()],
+            Some(other) => panic!("a range read of unknown extent: {other}"),
+            None => vec![],
+        };
+        let fault = self.log(if options.head { "HEAD" } else { "GET" }, path, ranges);
+        self.run(fault, self.inner.get_opts(path, options)).await
+    }
+
+    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        let fault = self.log("RANGES", path, ranges.to_vec());
+        self.run(fault, self.inner.get_ranges(path, ranges)).await
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        // Deletes one by one would need a store that is shared with the stream; all at once fail together.
+        match self.log("DELETE", &Path::default(), vec![]) {
+            None => self.inner.delete_stream(paths),
+            Some(When::Before) => paths.map(|_| Err(lost())).boxed(),
+            Some(When::After) => self.inner.delete_stream(paths).map(|_| Err(lost())).boxed(),
+        }
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.log("LIST", &prefix.cloned().unwrap_or_default(), vec![]);
+        self.inner.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.log("LIST", &prefix.cloned().unwrap_or_default(), vec![]);
+        self.inner.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        let fault = self.log("LIST", &prefix.cloned().unwrap_or_default(), vec![]);
+        self.run(fault, self.inner.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        let fault = self.log("COPY", from, vec![]);
+        self.run(fault, self.inner.copy_opts(from, to, options)).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
+        let fault = self.log("RENAME", from, vec![]);
+        self.run(fault, self.inner.rename_opts(from, to, options)).await
+    }
+}
+
+/// The whole object at `path`.
+pub(crate) async fn read(store: &Arc<dyn ObjectStore>, path: &str) -> Bytes {
+    store.get(&Path::from(path)).await.unwrap().bytes().await.unwrap()
+}
+
+/// Puts the object at `path`, whatever is there.
+pub(crate) async fn put(store: &Arc<dyn ObjectStore>, path: &str, bytes: impl Into<Bytes>) {
+    store.put(&Path::from(path), bytes.into().into()).await.unwrap();
+}
