@@ -90,23 +90,26 @@ fn main() -> Result<(), Failure> {
         compare(query, expected, &options, &runtime, &orders, &lineitem, &mut steps)?;
     }
     println!("\nEvery count, sum and maximum is that of the generator's rows.\n\n{}", Table(&steps));
+    if steps.iter().any(|step| step.name.starts_with("write")) {
+        println!(
+            "Generating and writing left memory to the process; --reuse shows what scans and joins need by themselves."
+        );
+    }
     Ok(())
 }
 
 /// Generates and writes both tables, and leaves a record of what is right.
 async fn write_both(options: &Options, store: &Arc<dyn ObjectStore>, steps: &mut Vec<Step>) -> Result<Record, Failure> {
-    // Replacing a dataset keeps the files of its old versions, which nobody wants here.
-    for table in [ORDERS, LINEITEM] {
-        let folder = options.out.join(table);
-        if folder.join("_smb").is_dir() {
+    // Replacing a dataset would keep the files of its old version, which nobody wants here. Without a record beside them, datasets
+    // in this folder are not ours: creating ours over them is a conflict.
+    let file = options.out.join(Record::FILE);
+    if file.exists() {
+        for folder in [ORDERS, LINEITEM].map(|table| options.out.join(table)).iter().filter(|folder| folder.exists()) {
             std::fs::remove_dir_all(folder)?;
         }
     }
-    // The record goes first and comes last: it is there only beside complete datasets.
-    let file = options.out.join(Record::FILE);
-    if file.exists() {
-        std::fs::remove_file(&file)?;
-    }
+    // A record that cannot be read until both datasets are complete.
+    std::fs::write(&file, "incomplete\n")?;
     let ledger = write(options, store, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
     let feed = Feed::lineitem(options.scale_factor, ledger);
     let ledger = write(options, store, LINEITEM, "l_orderkey", feed, steps).await?;
