@@ -23,7 +23,7 @@ use crate::manifest::Run;
 use crate::read::Adapt;
 use crate::spec::BucketFunction;
 use crate::store::{Place, fetch_footer, fetch_ranges};
-use crate::task::{Task, spawn};
+use crate::task::{Task, guard, spawn};
 
 /// The size of the Parquet trailer: the footer's length and the magic.
 const TRAILER: usize = 8;
@@ -73,7 +73,7 @@ struct Opened {
 
 async fn open(reader: RunReader, path: Path) -> Result<Opened> {
     let footer = fetch_footer(&reader.place.store, &path, &reader.run).await?;
-    let metadata = check_footer(&reader, &footer).map_err(|e| e.with_path(&path))?;
+    let metadata = guard(|| check_footer(&reader, &footer)).map_err(|e| e.with_path(&path))?;
     let mask = ProjectionMask::roots(metadata.parquet_schema(), reader.adapt.projection().iter().copied());
     let first = match metadata.metadata().num_row_groups() {
         0 => None,
@@ -103,7 +103,10 @@ fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowReaderMetadat
             run.rows
         )));
     }
-    let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())?;
+    // The manifest's schema decides; the Arrow schema that a writer may have put into the file is not looked at.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true).with_schema(Arc::clone(&reader.schema));
+    let metadata = ArrowReaderMetadata::try_new(metadata, options)
+        .map_err(|e| Error::corrupt("a run has not the columns that the manifest says").with_source(e))?;
     let same = metadata.schema().fields().len() == reader.schema.fields().len()
         && metadata
             .schema()
@@ -246,10 +249,10 @@ impl RunStream {
                 }
                 State::Reading(reading) => {
                     if let Some(RowGroupDecoder(decoder)) = &mut reading.decoder {
-                        let batch = decoder
-                            .next()
-                            .transpose()
-                            .map_err(|e| Error::corrupt("a run could not be decoded").with_source(e))?;
+                        let batch = guard(|| {
+                            let next = decoder.next().transpose();
+                            next.map_err(|e| Error::corrupt("a run could not be decoded").with_source(e))
+                        })?;
                         match batch {
                             Some(batch) => return self.deliver(batch).map(Some),
                             None if reading.left > 0 => {
@@ -270,7 +273,7 @@ impl RunStream {
                             Ahead::Fetching(task) => task.await?,
                         };
                         reading.read_ahead(&self.reader, &self.path)?;
-                        reading.decode(&self.reader, fetched)?;
+                        guard(|| reading.decode(&self.reader, fetched))?;
                     }
                 }
             }

@@ -49,7 +49,10 @@ fn columns_are_reordered_widened_and_filled_with_nulls() {
 
 #[test]
 fn columns_that_fit_already_are_passed_on() {
-    let source = Arc::new(Schema::new(vec![Field::new("key", DataType::Int64, true), Field::new("user", DataType::Int32, false)]));
+    let source = Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Int64, true),
+        Field::new("user", DataType::Int32, false),
+    ]));
     let adapt = Adapt::new(&source, &dataset(), &[0]);
     let read = read(adapt.projection());
     let batch = adapt.apply(read.clone()).unwrap();

@@ -368,7 +368,8 @@ async fn appends_do_not_follow_a_rewrite_that_changed_the_schema() {
     let (store, place) = fresh();
     let base = create(&place).await;
     let own = write_id("rewrite");
-    let mut rewritten = Manifest { version: 2, base: Some(1), operation: Operation::Rewrite, write_id: own.clone(), ..base.clone() };
+    let mut rewritten =
+        Manifest { version: 2, base: Some(1), operation: Operation::Rewrite, write_id: own.clone(), ..base.clone() };
     rewritten.recent_writes.push(crate::manifest::RecentWrite { write_id: own, version: 2 });
     let put = |manifest: &Manifest| {
         let (store, path) = (Arc::clone(&store), place.layout.manifest(2));
