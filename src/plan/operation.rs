@@ -219,8 +219,10 @@ impl Join {
             }
         }
         problems.into_result()?;
-        let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
+        let mut resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
         let schema = self.output(&resolved).schema;
+        // A join that returns the right side alone names the key as that side does.
+        resolved.key = schema.fields().iter().take(resolved.key.len()).map(|field| field.name().clone()).collect();
         Ok(Plan { operation: self, resolved: Arc::new(resolved), schema })
     }
 

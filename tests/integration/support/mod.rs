@@ -116,7 +116,9 @@ pub(crate) fn assert_error(error: &Error, kind: ErrorKind, parts: &[&str]) {
 
 /// Asserts that every invariant of the dataset holds.
 pub(crate) async fn assert_valid(dataset: &Dataset) {
-    let _ = dataset;
+    let report = dataset.validate().await.unwrap();
+    assert!(report.is_valid(), "{report}");
+    assert_eq!((report.rows, report.runs), (dataset.statistics().rows, dataset.statistics().runs));
 }
 
 /// `name` of type and nullability, for schemas.
