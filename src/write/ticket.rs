@@ -270,9 +270,12 @@ impl WriteTicket {
         };
         match commit(&place, change).await {
             Ok(manifest) => {
-                let named: BTreeSet<&str> = manifest.runs.iter().map(|run| run.path.as_str()).collect();
-                let unnamed = paths.iter().map(String::as_str).filter(|path| !named.contains(path));
-                self.delete_uploaded(&place, unnamed).await;
+                // If the own version was vacuumed, this is a later one, and versions between may still name the runs.
+                if manifest.write_id == self.write_id {
+                    let named: BTreeSet<&str> = manifest.runs.iter().map(|run| run.path.as_str()).collect();
+                    let unnamed = paths.iter().map(String::as_str).filter(|path| !named.contains(path));
+                    self.delete_uploaded(&place, unnamed).await;
+                }
                 Dataset::from_manifest(place, Arc::new(manifest))
             }
             Err(e) => {
