@@ -114,7 +114,7 @@ fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowReaderMetadat
     };
     let fields: Vec<Field> = reader.schema.fields().iter().zip(of_file.schema().fields()).map(like_file).collect();
     let metadata = ArrowReaderMetadata::try_new(metadata, plain.with_schema(Arc::new(Schema::new(fields))))
-        .map_err(|e| Error::corrupt("a run has not the columns that the manifest says").with_source(e))?;
+        .map_err(|e| Error::corrupt("a run has other columns than the manifest says").with_source(e))?;
     let same = metadata.schema().fields().len() == reader.schema.fields().len()
         && metadata
             .schema()

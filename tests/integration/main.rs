@@ -7,7 +7,7 @@
 //! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
 //! * `io_patterns`: which requests a plan makes; `commit`: crashes, races and retries; `hostile`: damaged bytes.
 //! * `format`: the examples and known answers of docs/format.md; `invariants`: each of its numbered invariants, broken.
-//! * `errors`: every kind of error, printed.
+//! * `regressions`: bugs that once were; `errors`: every kind of error, printed.
 //!
 //! Families by name: `oracle_*` against an obvious implementation, `law_*` algebra, `differential_*` two ways of our own.
 
@@ -31,6 +31,8 @@ mod joins;
 mod laws;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod regressions;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
