@@ -39,3 +39,9 @@ pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = Result<T>> +
 pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Task<T> {
     Task(tokio::task::spawn_blocking(work))
 }
+
+/// Runs `work`, which hands bytes from outside to a library that may panic on damage: such a panic is `Corrupt`, not the caller's end.
+pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Error::corrupt("damaged bytes made a decoder panic")))
+}

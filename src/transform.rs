@@ -247,14 +247,16 @@ async fn write_some_slots<O: PlanOperation>(
         }
         let Some(mut items) = plan.start_slot(slot)? else { continue };
         let mut output = SlotOutput::new(target, ticket, slot, plan.slots())?;
-        while let Some(item) = items.next().await? {
-            let batch = function(item)?;
-            if let Err(error) = output.write(batch).await {
-                output.abort().await;
-                return Err(error);
+        let written = async {
+            while let Some(item) = items.next().await? {
+                output.write(function(item)?).await?;
             }
-        }
-        output.close(runs).await?;
+            output.close(runs).await
+        };
+        let written = written.await;
+        // Gives up the uploads that an error left unfinished; there are none otherwise.
+        output.abort().await;
+        written?;
     }
 }
 
@@ -344,15 +346,17 @@ impl<'a> SlotOutput<'a> {
         })
     }
 
-    async fn close(self, runs: &mut Vec<Run>) -> Result<()> {
-        for writer in self.writers.into_values() {
+    /// Completes the runs.
+    async fn close(&mut self, runs: &mut Vec<Run>) -> Result<()> {
+        while let Some((_, writer)) = self.writers.pop_first() {
             runs.extend(writer.close().await?);
         }
         Ok(())
     }
 
-    async fn abort(self) {
-        for writer in self.writers.into_values() {
+    /// Gives up the runs that are not complete.
+    async fn abort(mut self) {
+        while let Some((_, writer)) = self.writers.pop_first() {
             writer.abort().await;
         }
     }

@@ -30,7 +30,7 @@ use sort_merge_bucket::{
 use generate::{Expected, Feed, Ledger};
 use options::Options;
 use query::{Answer, Query};
-use report::{Step, Stopwatch, Table, median, progress};
+use report::{Cost, Step, Stopwatch, Table, progress};
 
 /// Whatever went wrong; the program ends with it.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -90,23 +90,26 @@ fn main() -> Result<(), Failure> {
         compare(query, expected, &options, &runtime, &orders, &lineitem, &mut steps)?;
     }
     println!("\nEvery count, sum and maximum is that of the generator's rows.\n\n{}", Table(&steps));
+    if steps.iter().any(|step| step.name.starts_with("write")) {
+        println!(
+            "Generating and writing left memory to the process; --reuse shows what scans and joins need by themselves."
+        );
+    }
     Ok(())
 }
 
 /// Generates and writes both tables, and leaves a record of what is right.
 async fn write_both(options: &Options, store: &Arc<dyn ObjectStore>, steps: &mut Vec<Step>) -> Result<Record, Failure> {
-    // Replacing a dataset keeps the files of its old versions, which nobody wants here.
-    for table in [ORDERS, LINEITEM] {
-        let folder = options.out.join(table);
-        if folder.join("_smb").is_dir() {
+    // Replacing a dataset would keep the files of its old version, which nobody wants here. Without a record beside them, datasets
+    // in this folder are not ours: creating ours over them is a conflict.
+    let file = options.out.join(Record::FILE);
+    if file.exists() {
+        for folder in [ORDERS, LINEITEM].map(|table| options.out.join(table)).iter().filter(|folder| folder.exists()) {
             std::fs::remove_dir_all(folder)?;
         }
     }
-    // The record goes first and comes last: it is there only beside complete datasets.
-    let file = options.out.join(Record::FILE);
-    if file.exists() {
-        std::fs::remove_file(&file)?;
-    }
+    // A record that cannot be read until both datasets are complete.
+    std::fs::write(&file, "incomplete\n")?;
     let ledger = write(options, store, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
     let feed = Feed::lineitem(options.scale_factor, ledger);
     let ledger = write(options, store, LINEITEM, "l_orderkey", feed, steps).await?;
@@ -144,15 +147,14 @@ async fn write(
     let ledger = feed.finish()?;
     bar.set_message(format!("commit {name}"));
     let dataset = writer.commit().await?;
-    let (time, peak_memory) = stopwatch.stop();
+    let cost = stopwatch.stop();
     bar.finish_and_clear();
     let statistics = dataset.statistics();
     steps.push(Step {
         name: format!("write {name}"),
-        time,
+        cost,
         rows: statistics.rows,
         bytes: statistics.bytes,
-        peak_memory,
         remark: format!("{} runs; {:.2} s of it waiting for the generator", statistics.runs, waited.as_secs_f64()),
     });
     Ok(ledger)
@@ -173,46 +175,28 @@ fn compare(
     println!("\n{plan}");
 
     let bar = progress(query.name(), options.repeat.get() as u64 * 2 * expected.join.rows);
-    let (mut scans, mut joins) = (vec![], vec![]);
-    let (mut scan_memory, mut join_memory) = (None, None);
-    let mut bytes = 0;
+    let (mut scans, mut joins, mut bytes) = (vec![], vec![], 0);
     for _ in 0..options.repeat.get() {
         let stopwatch = Stopwatch::start();
         let (answers, read) = scan::scan(query, &tables, options.threads)?;
-        let (time, memory) = stopwatch.stop();
+        scans.push(stopwatch.stop());
         assert_eq!(answers, [expected.orders.clone(), expected.lineitem.clone()], "{} scan", query.name());
-        scans.push(time);
-        scan_memory = scan_memory.max(memory);
         bytes = read;
         bar.inc(expected.join.rows);
 
         let stopwatch = Stopwatch::start();
         let answer = runtime.block_on(join(query, &plan, options.threads))?;
-        let (time, memory) = stopwatch.stop();
+        joins.push(stopwatch.stop());
         assert_eq!(answer, expected.join, "{} join", query.name());
-        joins.push(time);
-        join_memory = join_memory.max(memory);
         bar.inc(expected.join.rows);
     }
     bar.finish_and_clear();
 
-    let (scan, join) = (median(scans), median(joins));
-    steps.push(Step {
-        name: format!("{} scan only", query.name()),
-        time: scan,
-        rows: expected.orders.rows + expected.lineitem.rows,
-        bytes,
-        peak_memory: scan_memory,
-        remark: String::new(),
-    });
-    steps.push(Step {
-        name: format!("{} join", query.name()),
-        time: join,
-        rows: expected.join.rows,
-        bytes,
-        peak_memory: join_memory,
-        remark: format!("{:.2} x scan only", join.as_secs_f64() / scan.as_secs_f64()),
-    });
+    let (scan, join) = (Cost::typical(&scans), Cost::typical(&joins));
+    let step = |what, cost, rows, remark| Step { name: format!("{} {what}", query.name()), cost, rows, bytes, remark };
+    let remark = format!("{:.2} x scan only", join.time.as_secs_f64() / scan.time.as_secs_f64());
+    steps.push(step("scan only", scan, expected.orders.rows + expected.lineitem.rows, String::new()));
+    steps.push(step("join", join, expected.join.rows, remark));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{max, max_string_view, sum};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Int32Type, Int64Type};
+use arrow::datatypes::{ArrowNumericType, DataType, Date32Type, Decimal128Type, Int32Type, Int64Type};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
@@ -92,10 +92,7 @@ pub(crate) enum Value {
 }
 
 fn maximum(column: &dyn Array) -> Result<Option<Value>, Failure> {
-    fn number<T: ArrowPrimitiveType<Native: Into<i128>>>(column: &dyn Array) -> Option<Value>
-    where
-        T: arrow::datatypes::ArrowNumericType,
-    {
+    fn number<T: ArrowNumericType<Native: Into<i128>>>(column: &dyn Array) -> Option<Value> {
         max(column.as_primitive::<T>()).map(|v| Value::Number(v.into()))
     }
     Ok(match column.data_type() {

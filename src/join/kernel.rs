@@ -241,8 +241,8 @@ impl<E: Extract> JoinKernel<E> {
         let carry = |side: Side<E::Keys>, had: bool, other_open: bool| -> Result<CarriedSide> {
             let tail = side.tail(&key);
             let seen = had || tail > 0;
-            // Only pairs need the rows themselves.
-            if !(other_open && shape.pairs) {
+            // Only pairs need the rows themselves, and a null key never pairs.
+            if !(other_open && shape.pairs) || key.has_null(0) {
                 return Ok(CarriedSide { rows: None, seen });
             }
             let window = side.rows.window();

@@ -177,10 +177,16 @@ impl Pairing {
         self.at = (i as u32, j as u32);
     }
 
+    /// How many more entries the lists take.
+    fn room(&self, target: usize) -> u32 {
+        u32::try_from(target.saturating_sub(self.left.len())).unwrap_or(u32::MAX)
+    }
+
     /// Writes out what is pending; `false` if the lists filled up before its end.
     fn drain(&mut self, target: usize) -> bool {
-        while let Some(group) = &mut self.group {
-            let room = target.saturating_sub(self.left.len()) as u32;
+        while self.group.is_some() {
+            let room = self.room(target);
+            let Some(group) = &mut self.group else { break };
             if room == 0 {
                 return false;
             }
@@ -198,9 +204,9 @@ impl Pairing {
             group.next = if end == group.right.range.end { (p + 1, group.right.range.start) } else { (p, end) };
         }
         for side in 0..2 {
-            let room = target.saturating_sub(self.left.len()) as u32;
+            let room = self.room(target);
             let range = &mut self.alone[side];
-            let now = range.start..range.end.min(range.start + room);
+            let now = range.start..range.end.min(range.start.saturating_add(room));
             range.start = now.end;
             let rows = now.len();
             let (own, other) =

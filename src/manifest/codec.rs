@@ -401,13 +401,12 @@ pub(crate) fn decode_runs(runs: Vec<RunJson>, schema: &[FieldDef], spec: &Bucket
                 checksum,
                 unknown,
             } = run;
-            let first_key = decode_bound(first_key, &types).map_err(|e| e.with_path(&path))?;
-            let last_key = decode_bound(last_key, &types).map_err(|e| e.with_path(&path))?;
+            let first_key = decode_bound(first_key, &types, &path)?;
+            let last_key = decode_bound(last_key, &types, &path)?;
             let fences = fences
                 .into_iter()
-                .map(|fence| Ok(Fence { key: decode_bound(fence.key, &types)?, row: fence.row }))
-                .collect::<Result<Vec<_>>>()
-                .map_err(|e: Error| e.with_path(&path))?;
+                .map(|fence| Ok(Fence { key: decode_bound(fence.key, &types, &path)?, row: fence.row }))
+                .collect::<Result<Vec<_>>>()?;
             Ok(Run { bucket, buckets, path, bytes, footer_bytes, rows, first_key, last_key, fences, checksum, unknown })
         })
         .collect()
@@ -437,11 +436,12 @@ fn encode_bound(bound: &KeyBound) -> BoundJson {
     BoundJson { values, exact: bound.exact }
 }
 
-fn decode_bound(bound: BoundJson, types: &[DataType]) -> Result<KeyBound> {
+/// `run` is the run's path, for messages: the path of an error is that of the manifest.
+fn decode_bound(bound: BoundJson, types: &[DataType], run: &str) -> Result<KeyBound> {
     let BoundJson { values, exact } = bound;
     if values.len() > types.len() {
         return Err(Error::corrupt(format!(
-            "INV-13: a key has more values than key columns, values=`{}`, columns=`{}`",
+            "INV-13: a key has more values than key columns, values=`{}`, columns=`{}`, run=`{run}`",
             values.len(),
             types.len()
         )));
@@ -449,12 +449,12 @@ fn decode_bound(bound: BoundJson, types: &[DataType]) -> Result<KeyBound> {
     let values = values
         .into_iter()
         .zip(types)
-        .map(|(value, data_type)| decode_value(value, data_type))
+        .map(|(value, data_type)| decode_value(value, data_type, run))
         .collect::<Result<_>>()?;
     Ok(KeyBound { values, exact })
 }
 
-fn decode_value(value: Value, data_type: &DataType) -> Result<KeyValue> {
+fn decode_value(value: Value, data_type: &DataType, run: &str) -> Result<KeyValue> {
     use DataType as D;
     let decoded = match (&value, data_type) {
         (Value::Null, _) => Some(KeyValue::Null),
@@ -467,6 +467,8 @@ fn decode_value(value: Value, data_type: &DataType) -> Result<KeyValue> {
         _ => None,
     };
     decoded.ok_or_else(|| {
-        Error::corrupt(format!("INV-13: a key value is not of its column's type, value=`{value}`, type=`{data_type}`"))
+        Error::corrupt(format!(
+            "INV-13: a key value is not of its column's type, value=`{value}`, type=`{data_type}`, run=`{run}`"
+        ))
     })
 }

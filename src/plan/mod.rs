@@ -30,11 +30,14 @@ pub(crate) use resolve::{Resolved, ResolvedSource};
 /// The default of [`PlanOptions::batch_size`]: what arrow's and parquet's readers use as well, small enough to stay in a core's cache.
 pub const DEFAULT_BATCH_SIZE: usize = 8192;
 
+/// The largest batch size: beyond it batches only cost memory, and row numbers inside one must fit 32 bits.
+pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
+
 /// Settings of a plan that change how it runs, never what it returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlanOptions {
-    /// Rows per batch, about: batches read have at most so many, results at most as many.
+    /// Rows per batch, about: batches read have at most so many, results at most as many. Taken as 1 if it is 0 and as 2²⁰ if it is more.
     pub batch_size: usize,
 }
 

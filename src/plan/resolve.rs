@@ -11,7 +11,7 @@ use crate::bucket::{greatest_common_count, slot_of};
 use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Run;
-use crate::plan::PlanOptions;
+use crate::plan::{MAX_BATCH_SIZE, PlanOptions};
 use crate::read::{Adapt, RunReader, Source};
 use crate::schema::{common_type, type_name};
 use crate::spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder};
@@ -114,6 +114,8 @@ pub(crate) fn resolve(
             }
         }
     }
+    let batch_size = options.batch_size.clamp(1, MAX_BATCH_SIZE);
+    let options = options.with_batch_size(batch_size);
     let width = reference.key().len() + sort_columns;
     let types: Vec<Option<DataType>> = (0..width).map(|at| key_type(&sources, at, problems)).collect();
     let types: Vec<DataType> = types.into_iter().collect::<Option<_>>()?;
@@ -195,11 +197,10 @@ fn merge_column(dataset: &Dataset, at: usize) -> Option<&Field> {
     dataset.schema().field_with_name(name).ok()
 }
 
-/// The type that a merge column has everywhere once widened.
+/// The type that a merge column has everywhere once widened; the first one if there is none, which is a problem by then.
 fn key_type(sources: &[(String, Source)], at: usize, problems: &mut Problems) -> Option<DataType> {
     let mut common: Option<DataType> = None;
     let mut first: Option<String> = None;
-    let mut fits = true;
     for (name, source) in sources {
         for dataset in &source.datasets {
             let field = merge_column(dataset, at)?;
@@ -209,7 +210,6 @@ fn key_type(sources: &[(String, Source)], at: usize, problems: &mut Problems) ->
                 Some(known) => match common_type(&known, field.data_type()) {
                     Some(wider) => common = Some(wider),
                     None => {
-                        fits = false;
                         problems.incompatible(format!(
                             "key types differ, {}, {here}",
                             first.as_deref().unwrap_or_default()
@@ -221,7 +221,7 @@ fn key_type(sources: &[(String, Source)], at: usize, problems: &mut Problems) ->
             first.get_or_insert(here);
         }
     }
-    common.filter(|_| fits)
+    common
 }
 
 fn show(data_type: &DataType) -> String {

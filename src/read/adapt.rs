@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::schema::cast_batch;
 
 /// How batches of a dataset's runs become batches of the source.
@@ -53,7 +54,7 @@ impl Adapt {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         if self.identical {
             let (_, columns, _) = batch.into_parts();
-            return Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?);
+            return RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options).map_err(broken);
         }
         let columns: Vec<_> = self
             .columns
@@ -72,7 +73,13 @@ impl Adapt {
             .zip(&columns)
             .map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()))
             .collect();
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?;
+        let batch =
+            RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(broken)?;
         cast_batch(&batch, &self.schema)
     }
+}
+
+/// What arrow refuses here is what the manifest promises: a column without nulls has some.
+fn broken(error: ArrowError) -> Error {
+    Error::corrupt("a run's rows are not what the manifest's schema says").with_source(error)
 }

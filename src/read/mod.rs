@@ -4,6 +4,8 @@
 mod adapt;
 mod run_stream;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use adapt::Adapt;
 pub(crate) use run_stream::{RunReader, RunStream};

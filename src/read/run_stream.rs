@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::path::Path;
 use parquet::DecodeResult;
@@ -23,7 +23,7 @@ use crate::manifest::Run;
 use crate::read::Adapt;
 use crate::spec::BucketFunction;
 use crate::store::{Place, fetch_footer, fetch_ranges};
-use crate::task::{Task, spawn};
+use crate::task::{Task, guard, spawn};
 
 /// The size of the Parquet trailer: the footer's length and the magic.
 const TRAILER: usize = 8;
@@ -73,7 +73,7 @@ struct Opened {
 
 async fn open(reader: RunReader, path: Path) -> Result<Opened> {
     let footer = fetch_footer(&reader.place.store, &path, &reader.run).await?;
-    let metadata = check_footer(&reader, &footer).map_err(|e| e.with_path(&path))?;
+    let metadata = guard(|| check_footer(&reader, &footer)).map_err(|e| e.with_path(&path))?;
     let mask = ProjectionMask::roots(metadata.parquet_schema(), reader.adapt.projection().iter().copied());
     let first = match metadata.metadata().num_row_groups() {
         0 => None,
@@ -96,14 +96,25 @@ fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowReaderMetadat
     }
     let metadata = Arc::new(ParquetMetaDataReader::decode_metadata(body)?);
     check_identity(reader, &metadata)?;
-    if metadata.file_metadata().num_rows() as u64 != run.rows {
-        let found = metadata.file_metadata().num_rows();
+    let of_groups = metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).ok());
+    let found = of_groups.reduce(|sum, rows| sum?.checked_add(rows?)).flatten().unwrap_or(0);
+    // Both numbers: nothing else makes sure that a footer lists all row groups.
+    if found != run.rows || metadata.file_metadata().num_rows() as u64 != run.rows {
         return Err(Error::corrupt(format!(
             "a run has another number of rows than the manifest says, expected=`{}`, found=`{found}`",
             run.rows
         )));
     }
-    let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())?;
+    // The manifest's schema decides; the Arrow schema that a writer may have put into the file is not looked at. Parquet wants to be told the
+    // very nullability and field ids of the file, which are the file's own affair: values are checked against the manifest's later.
+    let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let of_file = ArrowReaderMetadata::try_new(Arc::clone(&metadata), plain.clone())?;
+    let like_file = |(wanted, found): (&FieldRef, &FieldRef)| {
+        wanted.as_ref().clone().with_nullable(found.is_nullable()).with_metadata(found.metadata().clone())
+    };
+    let fields: Vec<Field> = reader.schema.fields().iter().zip(of_file.schema().fields()).map(like_file).collect();
+    let metadata = ArrowReaderMetadata::try_new(metadata, plain.with_schema(Arc::new(Schema::new(fields))))
+        .map_err(|e| Error::corrupt("a run has other columns than the manifest says").with_source(e))?;
     let same = metadata.schema().fields().len() == reader.schema.fields().len()
         && metadata
             .schema()
@@ -246,10 +257,10 @@ impl RunStream {
                 }
                 State::Reading(reading) => {
                     if let Some(RowGroupDecoder(decoder)) = &mut reading.decoder {
-                        let batch = decoder
-                            .next()
-                            .transpose()
-                            .map_err(|e| Error::corrupt("a run could not be decoded").with_source(e))?;
+                        let batch = guard(|| {
+                            let next = decoder.next().transpose();
+                            next.map_err(|e| Error::corrupt("a run could not be decoded").with_source(e))
+                        })?;
                         match batch {
                             Some(batch) => return self.deliver(batch).map(Some),
                             None if reading.left > 0 => {
@@ -270,7 +281,7 @@ impl RunStream {
                             Ahead::Fetching(task) => task.await?,
                         };
                         reading.read_ahead(&self.reader, &self.path)?;
-                        reading.decode(&self.reader, fetched)?;
+                        guard(|| reading.decode(&self.reader, fetched))?;
                     }
                 }
             }

@@ -291,6 +291,8 @@ enum Followed {
 /// Looks at every version from `version`, which is `document`, to the newest.
 async fn follow(place: &Place, change: &Change, mut version: u64, mut document: Document) -> Result<Followed> {
     let mut obstacle = None;
+    // The own version was found, but a vacuum has emptied it since.
+    let mut vacuumed = false;
     loop {
         let (dataset_id, write_id) = match &document {
             Document::Manifest(manifest) => (&manifest.dataset_id, &manifest.write_id),
@@ -304,6 +306,7 @@ async fn follow(place: &Place, change: &Change, mut version: u64, mut document: 
             .with_path(place.layout.manifest(version)));
         }
         let is_own = *write_id == change.write_id;
+        vacuumed |= is_own && matches!(document, Document::Tombstone(_));
         obstacle = obstacle.or_else(|| obstacle_in(change, &document));
         let next = version.saturating_add(1);
         match (place.read(next).await?, document) {
@@ -312,6 +315,7 @@ async fn follow(place: &Place, change: &Change, mut version: u64, mut document: 
                 document = newer;
                 version = next;
             }
+            (None, Document::Manifest(newest)) if vacuumed => return Ok(Followed::Own(*newest)),
             (None, Document::Manifest(newest)) => {
                 if let Some(own) = own_version(place, &newest, &change.write_id).await? {
                     return Ok(Followed::Own(own));

@@ -364,6 +364,28 @@ async fn appends_do_not_follow_a_replace_drop_or_another_schema() {
 }
 
 #[tokio::test]
+async fn appends_do_not_follow_a_rewrite_that_changed_the_schema() {
+    let (store, place) = fresh();
+    let base = create(&place).await;
+    let own = write_id("rewrite");
+    let mut rewritten =
+        Manifest { version: 2, base: Some(1), operation: Operation::Rewrite, write_id: own.clone(), ..base.clone() };
+    rewritten.recent_writes.push(crate::manifest::RecentWrite { write_id: own, version: 2 });
+    let put = |manifest: &Manifest| {
+        let (store, path) = (Arc::clone(&store), place.layout.manifest(2));
+        let bytes = crate::manifest::encode(manifest).unwrap();
+        async move { store.put(&path, bytes.into()).await.unwrap() }
+    };
+    put(&rewritten).await;
+    let appended = commit(&place, change(Operation::Append, "w2", Some(&base))).await.unwrap();
+    assert_eq!((appended.version, writes(&appended)), (3, vec!["w1", "w2"]));
+    store.delete(&place.layout.manifest(3)).await.unwrap();
+    rewritten.schema[1].nullable = true;
+    put(&rewritten).await;
+    assert_eq!(kind(commit(&place, change(Operation::Append, "w2", Some(&base))).await), ErrorKind::Conflict);
+}
+
+#[tokio::test]
 async fn replaces_drops_and_creations_never_rebase() {
     let (_, place) = fresh();
     let base = create(&place).await;

@@ -227,6 +227,11 @@ async fn a_manifest_that_is_wrong_about_its_runs_is_found() {
         ("INV-25", |m| m.runs[0].first_key = KeyBound { values: vec![KeyValue::Integer(-1)], exact: true }),
         ("INV-25", |m| m.runs[0].last_key = KeyBound { values: vec![KeyValue::Integer(100)], exact: true }),
         ("INV-25", |m| m.runs[0].fences[1].key = m.runs[0].fences[0].key.clone()),
+        ("INV-25", |m| {
+            m.runs[0].fences.clear();
+            m.runs[0].first_key = KeyBound { values: vec![KeyValue::Integer(50)], exact: false };
+        }),
+        ("INV-25", |m| m.runs[0].last_key = KeyBound { values: vec![KeyValue::Integer(100)], exact: false }),
         ("INV-26", |m| m.runs[0].checksum.value = "0123456789abcdef".into()),
     ];
     for (number, edit) in edits {

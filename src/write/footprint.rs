@@ -2,8 +2,8 @@
 //!
 //! Slices and string views share buffers, so the memory that an array reports says little about its rows: a slice of ten rows may keep a
 //! gigabyte alive, and a million views may point at one value. Cuts therefore follow the *logical* size, which depends on the values
-//! alone and never on how the rows arrived; and what is kept is [`compact`]ed first, so that its reported memory is at most about twice
-//! its logical size.
+//! alone and never on how the rows arrived; and what is kept is [`compact`]ed first, so that its reported memory is in proportion to its
+//! logical size.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,8 +17,24 @@ use arrow::datatypes::{BinaryViewType, ByteViewType, DataType, StringViewType};
 
 use crate::error::Result;
 
-/// Memory beyond twice the logical size that is not worth a copy.
-const SLACK_BYTES: usize = 4096;
+/// Memory beyond what is tolerated that is not worth a copy.
+const SLACK_BYTES: u64 = 4096;
+
+/// How much memory, in per cent of the logical size, is left as it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tolerance(u64);
+
+impl Tolerance {
+    /// For whole arrays: builders may hold buffers of twice the size of what they built, and all of it is counted.
+    pub(super) const WHOLE: Self = Self(200);
+    /// For slices, whose buffers are counted once for every slice.
+    pub(super) const SLICE: Self = Self(125);
+
+    /// Whether an array of this logical size keeps too much memory alive.
+    fn is_exceeded(self, logical: u64, memory: usize) -> bool {
+        memory as u64 > logical * self.0 / 100 + SLACK_BYTES
+    }
+}
 
 /// The logical bytes of each row of an array or batch; saturating, for no limit on a piece comes near 4 GiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,41 +193,38 @@ impl Cutter {
 }
 
 /// The same rows, in buffers that hold little else.
-pub(super) fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
-    let columns = batch.columns().iter().map(compact_array).collect::<Result<Vec<_>>>()?;
+pub(super) fn compact(batch: &RecordBatch, tolerance: Tolerance) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| compact_array(column, tolerance)).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
-/// Whether an array of this logical size keeps much more memory alive.
-fn is_wasteful(logical: u64, memory: usize) -> bool {
-    memory as u64 > 2 * logical + SLACK_BYTES as u64
-}
-
-fn compact_array(array: &ArrayRef) -> Result<ArrayRef> {
+fn compact_array(array: &ArrayRef, tolerance: Tolerance) -> Result<ArrayRef> {
     Ok(match array.data_type() {
-        DataType::Utf8View => compact_views(array.as_byte_view::<StringViewType>(), array)?,
-        DataType::BinaryView => compact_views(array.as_byte_view::<BinaryViewType>(), array)?,
+        DataType::Utf8View => compact_views(array.as_byte_view::<StringViewType>(), array, tolerance)?,
+        DataType::BinaryView => compact_views(array.as_byte_view::<BinaryViewType>(), array, tolerance)?,
         DataType::List(item) => {
             let list = array.as_list::<i32>();
             let (offsets, items) = rebase(list.offsets());
-            let values = compact_array(&list.values().slice(items.start, items.len()))?;
+            let values = compact_array(&list.values().slice(items.start, items.len()), tolerance)?;
             Arc::new(ListArray::try_new(Arc::clone(item), offsets, values, list.nulls().cloned())?)
         }
         DataType::Map(entries, sorted) => {
             let map = array.as_map();
             let (offsets, items) = rebase(map.offsets());
-            let values = compact_struct(&map.entries().slice(items.start, items.len()))?;
+            let values = compact_struct(&map.entries().slice(items.start, items.len()), tolerance)?;
             Arc::new(MapArray::try_new(Arc::clone(entries), offsets, values, map.nulls().cloned(), *sorted)?)
         }
-        DataType::Struct(_) => Arc::new(compact_struct(array.as_struct())?),
-        _ if is_wasteful(RowSizes::of(array).total(array.len()), array.get_buffer_memory_size()) => copy(array)?,
+        DataType::Struct(_) => Arc::new(compact_struct(array.as_struct(), tolerance)?),
+        _ if tolerance.is_exceeded(RowSizes::of(array).total(array.len()), array.get_buffer_memory_size()) => {
+            copy(array)?
+        }
         _ => Arc::clone(array),
     })
 }
 
-fn compact_struct(array: &StructArray) -> Result<StructArray> {
-    let columns = array.columns().iter().map(compact_array).collect::<Result<Vec<_>>>()?;
+fn compact_struct(array: &StructArray, tolerance: Tolerance) -> Result<StructArray> {
+    let columns = array.columns().iter().map(|column| compact_array(column, tolerance)).collect::<Result<Vec<_>>>()?;
     Ok(StructArray::try_new_with_length(array.fields().clone(), columns, array.nulls().cloned(), array.len())?)
 }
 
@@ -219,23 +232,28 @@ fn compact_struct(array: &StructArray) -> Result<StructArray> {
 fn rebase(offsets: &OffsetBuffer<i32>) -> (OffsetBuffer<i32>, Range<usize>) {
     let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
     let items = first as usize..last as usize;
-    if first == 0 && offsets.inner().inner().capacity() <= 2 * size_of_val::<[i32]>(offsets) + SLACK_BYTES {
+    if first == 0 && offsets.inner().inner().capacity() <= 2 * size_of_val::<[i32]>(offsets) + SLACK_BYTES as usize {
         return (offsets.clone(), items);
     }
     let rebased: ScalarBuffer<i32> = offsets.iter().map(|o| o - first).collect();
     (OffsetBuffer::new(rebased), items)
 }
 
-fn compact_views<T: ByteViewType>(views: &GenericByteViewArray<T>, array: &ArrayRef) -> Result<ArrayRef> {
+fn compact_views<T: ByteViewType>(
+    views: &GenericByteViewArray<T>,
+    array: &ArrayRef,
+    tolerance: Tolerance,
+) -> Result<ArrayRef> {
     // The values of a dictionary may be shared by many views; a copy for each would be larger than what is kept alive.
     let used = view_sizes(views).total(views.len());
-    if !is_wasteful(used, views.get_buffer_memory_size()) {
+    if !tolerance.is_exceeded(used, views.get_buffer_memory_size()) {
         return Ok(Arc::clone(array));
     }
     let kept: usize = views.data_buffers().iter().map(Buffer::capacity).sum();
-    let views = if is_wasteful(views.total_buffer_bytes_used() as u64, kept) { views.gc() } else { views.clone() };
+    let views =
+        if tolerance.is_exceeded(views.total_buffer_bytes_used() as u64, kept) { views.gc() } else { views.clone() };
     let array: ArrayRef = Arc::new(views);
-    if is_wasteful(used, array.get_buffer_memory_size()) { copy(&array) } else { Ok(array) }
+    if tolerance.is_exceeded(used, array.get_buffer_memory_size()) { copy(&array) } else { Ok(array) }
 }
 
 /// Copies the rows' own slots into new buffers; the data that views point to stays shared.

@@ -9,11 +9,14 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::schema::{canonical_type, cast_batch, type_name};
-use crate::write::footprint::{Cutter, RowSizes, compact};
+use crate::write::footprint::{Cutter, RowSizes, Tolerance, compact};
 use crate::write::parallel::Limits;
 
-/// Rows that are converted at once.
-const CONVERT_ROWS: usize = 32 << 10;
+/// Rows that are converted at once; a conversion may need as much memory again.
+const CONVERT_ROWS: usize = 1 << 20;
+
+/// What part of the buffer a piece is at most: a buffer overflows by no more than that.
+const PIECES_PER_BUFFER: usize = 8;
 
 /// Batches of fewer rows are joined with others.
 const SMALL_ROWS: usize = 1024;
@@ -45,7 +48,7 @@ impl Intake {
         Self {
             schema,
             fits: None,
-            piece_bytes: limits.piece_bytes.min(limits.buffer_bytes as u64),
+            piece_bytes: (limits.buffer_bytes / PIECES_PER_BUFFER) as u64,
             buffer_bytes: limits.buffer_bytes,
             batches: vec![],
             small: vec![],
@@ -91,7 +94,8 @@ impl Intake {
         let canonical = cast_batch(part, &self.schema)?;
         let mut cutter = Cutter::new(usize::MAX, self.piece_bytes);
         let ranges = cutter.cut(&RowSizes::of_batch(&canonical), canonical.num_rows());
-        ranges.into_iter().map(|(range, _)| compact(&canonical.slice(range.start, range.len()))).collect()
+        let tolerance = if ranges.len() == 1 { Tolerance::WHOLE } else { Tolerance::SLICE };
+        ranges.into_iter().map(|(range, _)| compact(&canonical.slice(range.start, range.len()), tolerance)).collect()
     }
 
     /// Buffers a piece and says whether the buffer is full.

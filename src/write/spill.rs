@@ -20,7 +20,7 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::write::footprint::compact;
+use crate::write::footprint::{Tolerance, compact};
 
 /// How much is read at once where a message's size is not known yet.
 const READ_BYTES: usize = 16 << 10;
@@ -158,7 +158,7 @@ impl SpillWriter {
             self.output = Output::Inside(self.file.arrow(stream)?);
         }
         let Output::Inside(stream) = &mut self.output else { return Err(broken()) };
-        let written = stream.write(&compact(batch)?);
+        let written = stream.write(&compact(batch, Tolerance::SLICE)?);
         self.file.arrow(written)
     }
 

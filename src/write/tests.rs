@@ -113,6 +113,7 @@ async fn assert_written(store: &Arc<dyn ObjectStore>, table: &Table, spec: &Buck
             assert_eq!(fence.row, step * (i as u64 + 1), "evenly spaced");
             assert!(fence.key.compare(&keys[fence.row as usize]).is_le());
         }
+        assert!(step.max(1) * (run.fences.len() as u64 + 1) >= run.rows, "fences reach the end");
     }
 }
 

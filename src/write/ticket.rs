@@ -146,6 +146,7 @@ impl WriteTicket {
     /// # Errors
     /// * `InvalidInput`: a result belongs to another write, or a task or run occurs twice. Nothing became visible, nothing was deleted.
     /// * `Conflict`: another commit came first that this one cannot follow. Nothing became visible; the runs were deleted.
+    /// * `NotFound`: the version that the write started from was vacuumed since. Nothing became visible.
     /// * `CommitUnknown`: the store did not say whether the version was made. Commit again with the same ticket and runs.
     /// * `Store`, `Corrupt`, `UnsupportedVersion`: the dataset cannot be read or written. Nothing became visible; the runs are still there.
     pub async fn commit(
@@ -269,9 +270,12 @@ impl WriteTicket {
         };
         match commit(&place, change).await {
             Ok(manifest) => {
-                let named: BTreeSet<&str> = manifest.runs.iter().map(|run| run.path.as_str()).collect();
-                let unnamed = paths.iter().map(String::as_str).filter(|path| !named.contains(path));
-                self.delete_uploaded(&place, unnamed).await;
+                // If the own version was vacuumed, this is a later one, and versions between may still name the runs.
+                if manifest.write_id == self.write_id {
+                    let named: BTreeSet<&str> = manifest.runs.iter().map(|run| run.path.as_str()).collect();
+                    let unnamed = paths.iter().map(String::as_str).filter(|path| !named.contains(path));
+                    self.delete_uploaded(&place, unnamed).await;
+                }
                 Dataset::from_manifest(place, Arc::new(manifest))
             }
             Err(e) => {

@@ -175,7 +175,11 @@ async fn null_is_a_group_of_its_own_over_all_sources() {
 async fn the_same_dataset_twice_is_two_sources_told_apart_by_their_names() {
     let store = memory();
     let plays = events(&[Some(1), Some(1), Some(2)]).write(&store, "plays").await;
-    let both = CoGroup::new().source("plays", &plays).source("users", Source::from(&plays).with_columns(["v"])).plan().unwrap();
+    let both = CoGroup::new()
+        .source("plays", &plays)
+        .source("users", Source::from(&plays).with_columns(["v"]))
+        .plan()
+        .unwrap();
     let groups = whole(&both, &try_run(&both, 1).await.unwrap(), 2);
     assert_eq!(groups[&vec![int(1)]].iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
     assert_eq!(groups[&vec![int(2)]][0], groups[&vec![int(2)]][1]);
@@ -196,7 +200,10 @@ async fn a_group_larger_than_any_batch_comes_whole_or_in_chunks_of_bounded_size(
     let plays = events(&hot).and_write(4, hot_rows(3000)).write(&store, "plays").await;
     let users = events(&[Some(7), Some(8)]).write(&store, "users").await;
     let co_group = || {
-        CoGroup::new().source("plays", &plays).source("users", &users).with_options(PlanOptions::default().with_batch_size(100))
+        CoGroup::new()
+            .source("plays", &plays)
+            .source("users", &users)
+            .with_options(PlanOptions::default().with_batch_size(100))
     };
     let plan = co_group().plan().unwrap();
     let groups = whole(&plan, &try_run(&plan, 2).await.unwrap(), 2);

@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use sort_merge_bucket::{
-    BucketSpec, Dataset, DatasetWriter, DatasetWriterBuilder, Error, ErrorKind, Operation, Result, Scan, Target, WriteId,
-    WriteMode, WriteTicket, WrittenRuns,
+    BucketSpec, Dataset, DatasetWriter, DatasetWriterBuilder, Error, ErrorKind, Operation, Result, Scan, Target,
+    WriteId, WriteMode, WriteTicket, WrittenRuns,
 };
 
 use crate::support::data::{DatasetData, batch_of};
@@ -91,7 +91,8 @@ async fn each_mode_meets_each_state_as_documented() {
     assert_eq!(write(&other, WriteMode::Replace, "a").await.unwrap().operation(), Operation::Create);
 
     // Appending wants the same schema and spec, the bucket count aside.
-    let fields = vec![field("k", DataType::Int32, true), field("v", DataType::Binary, true), field("w", DataType::Int64, true)];
+    let fields =
+        vec![field("k", DataType::Int32, true), field("v", DataType::Binary, true), field("w", DataType::Int64, true)];
     let builder = |fields: Vec<_>, key: &[&str]| {
         let data = DatasetData::new(fields, key, 4, vec![]);
         DatasetWriter::builder(Arc::clone(&store), "d", data.schema(), data.spec(4)).with_mode(WriteMode::Append)
@@ -100,8 +101,11 @@ async fn each_mode_meets_each_state_as_documented() {
     assert_error(&error, ErrorKind::Incompatible, &["`k` of type `int32`", "`v` of type `binary`", "key=[v]"]);
     let error = builder(fields, &["k"]).build().await.unwrap_err();
     assert_error(&error, ErrorKind::Incompatible, &["3 columns instead of 2"]);
-    let mut writer =
-        DatasetWriter::builder(Arc::clone(&store), "d", schema(), spec(7)).with_mode(WriteMode::Append).build().await.unwrap();
+    let mut writer = DatasetWriter::builder(Arc::clone(&store), "d", schema(), spec(7))
+        .with_mode(WriteMode::Append)
+        .build()
+        .await
+        .unwrap();
     writer.write(&batch_of(&schema(), &some("c", 5))).await.unwrap();
     let mixed = writer.commit().await.unwrap();
     assert_eq!(mixed.spec().buckets().get(), 7);
@@ -196,7 +200,11 @@ async fn writers_that_are_aborted_dropped_or_only_finished_leave_nothing_visible
 async fn a_writer_that_failed_accepts_nothing_more_and_nothing_that_does_not_fit_is_taken() {
     let store = memory();
     let mut writer = builder(&store, WriteMode::Create).build().await.unwrap();
-    let other = batch_of(&DatasetData::new(vec![field("k", DataType::Utf8, true), field("v", DataType::Utf8, true)], &["k"], 1, vec![]).schema(), &[vec![text("x"), text("y")]]);
+    let other = batch_of(
+        &DatasetData::new(vec![field("k", DataType::Utf8, true), field("v", DataType::Utf8, true)], &["k"], 1, vec![])
+            .schema(),
+        &[vec![text("x"), text("y")]],
+    );
     assert_error(&writer.write(&other).await.unwrap_err(), ErrorKind::InvalidInput, &["k"]);
     let good = batch_of(&schema(), &some("a", 5));
     assert_error(&writer.write(&good).await.unwrap_err(), ErrorKind::InvalidInput, &["failed before"]);
@@ -204,7 +212,11 @@ async fn a_writer_that_failed_accepts_nothing_more_and_nothing_that_does_not_fit
     assert_eq!(open(&store).await.unwrap_err().kind(), ErrorKind::NotFound);
 
     assert_error(&BucketSpec::new(["k"], 0).unwrap_err(), ErrorKind::InvalidInput, &["buckets=`0`"]);
-    assert_error(&BucketSpec::new(Vec::<String>::new(), 4).unwrap_err(), ErrorKind::InvalidInput, &["at least one key"]);
+    assert_error(
+        &BucketSpec::new(Vec::<String>::new(), 4).unwrap_err(),
+        ErrorKind::InvalidInput,
+        &["at least one key"],
+    );
     assert_error(&BucketSpec::new(["k", "k"], 4).unwrap_err(), ErrorKind::InvalidInput, &["column=`k`"]);
     let missing = BucketSpec::new(["nobody"], 4).unwrap().with_sort_columns(["nothing"]).unwrap();
     let error = DatasetWriter::builder(Arc::clone(&store), "d", schema(), missing).build().await.unwrap_err();

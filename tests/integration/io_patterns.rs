@@ -11,8 +11,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sort_merge_bucket::{
-    CoGroup, Dataset, DatasetWriter, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation, Scan, Source, Target,
-    WriteMode, WriteOptions,
+    CoGroup, Dataset, DatasetWriter, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation, Scan, Source,
+    Target, WriteMode, WriteOptions,
 };
 
 use crate::support::data::{DatasetData, Write, batch_of};
@@ -38,7 +38,8 @@ fn wide(name: &str, buckets: u32) -> DatasetData {
 async fn setup(left: u32, right: u32) -> (Arc<TestStore>, Dataset, Dataset) {
     let store = TestStore::new();
     let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
-    let (left, right) = (wide("l", left).write(&dynamic, "left").await, wide("r", right).write(&dynamic, "right").await);
+    let (left, right) =
+        (wide("l", left).write(&dynamic, "left").await, wide("r", right).write(&dynamic, "right").await);
     store.take_log();
     (store, left, right)
 }
@@ -58,7 +59,13 @@ fn read_ranges(log: &[Request]) -> BTreeMap<String, Vec<Range<u64>>> {
 }
 
 /// Asserts that of a run the footer was read once and of its other bytes exactly the chunks of these columns, each once.
-async fn assert_read_once(store: &Arc<TestStore>, dataset: &Dataset, run: usize, ranges: &[Range<u64>], columns: &[&str]) {
+async fn assert_read_once(
+    store: &Arc<TestStore>,
+    dataset: &Dataset,
+    run: usize,
+    ranges: &[Range<u64>],
+    columns: &[&str],
+) {
     let path = dataset.run_paths().nth(run).unwrap();
     let run = &dataset.runs()[run];
     let bytes = read(&(Arc::clone(store) as _), path.as_ref()).await;

@@ -27,21 +27,20 @@ struct Case {
 
 fn cases() -> impl Strategy<Value = Case> {
     (shapes(), any::<bool>(), 0..BATCH_SIZES.len()).prop_flat_map(|(shape, same_names, batch_size)| {
-        let names = |side, own| if same_names { Names { order: "", payload: "p" } } else { Names { order: side, payload: own } };
+        let names = |side, own| {
+            if same_names { Names { order: "", payload: "p" } } else { Names { order: side, payload: own } }
+        };
         let sort = shape.families.len() - shape.keys;
-        (
-            sources(shape.clone(), names("", "p"), 20),
-            sources(shape.clone(), names("r", "q"), 20),
-            0..=sort,
-        )
-            .prop_map(move |(left, right, sort_columns)| Case {
+        (sources(shape.clone(), names("", "p"), 20), sources(shape.clone(), names("r", "q"), 20), 0..=sort).prop_map(
+            move |(left, right, sort_columns)| Case {
                 shape: shape.clone(),
                 left,
                 right,
                 same_names,
                 sort_columns,
                 batch_size,
-            })
+            },
+        )
     })
 }
 
@@ -130,7 +129,9 @@ fn oracle_every_pair_of_key_types_of_a_family_joins() {
                     };
                     let (left, right) = (side(&left_type, "l", 6), side(&right_type, "r", 4));
                     let store = memory();
-                    let plan = Join::full(left.write(&store, "left").await, right.write(&store, "right").await).plan().unwrap();
+                    let plan = Join::full(left.write(&store, "left").await, right.write(&store, "right").await)
+                        .plan()
+                        .unwrap();
                     assert_eq!(plan.slots().get(), 2);
                     let expected = shuffle_join(JoinKind::Full, 1, &left.side(1), &right.side(1));
                     assert_eq!(sorted(rows(&plan).await), sorted(expected), "{left_type} with {right_type}");

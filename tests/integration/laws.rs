@@ -339,7 +339,8 @@ fn differential_a_key_alone_and_with_a_constant_beside_it_join_alike() {
                 let at = |name: &str| plan.schema().index_of(name).ok();
                 let wanted: Vec<usize> = ["k", "l.l", "r.r"].into_iter().filter_map(at).collect();
                 let rows = rows(&plan).await;
-                results.push(sorted(rows.iter().map(|row| wanted.iter().map(|&at| row[at].clone()).collect()).collect()));
+                results
+                    .push(sorted(rows.iter().map(|row| wanted.iter().map(|&at| row[at].clone()).collect()).collect()));
             }
             assert!(results[0].len() > 10);
             assert_eq!(results[0], results[1], "{kind}");

@@ -6,7 +6,8 @@
 //! * `laws`: equalities that hold whatever the data are.
 //! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
 //! * `io_patterns`: which requests a plan makes; `commit`: crashes, races and retries; `hostile`: damaged bytes.
-//! * `errors`: every kind of error, printed.
+//! * `format`: the examples and known answers of docs/format.md; `invariants`: each of its numbered invariants, broken.
+//! * `regressions`: bugs that once were; `errors`: every kind of error, printed.
 //!
 //! Families by name: `oracle_*` against an obvious implementation, `law_*` algebra, `differential_*` two ways of our own.
 
@@ -17,7 +18,11 @@ mod commit;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
+mod format;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod invariants;
 #[cfg(test)]
 mod io_patterns;
 #[cfg(test)]
@@ -26,6 +31,8 @@ mod joins;
 mod laws;
 #[cfg(test)]
 mod plans;
+#[cfg(test)]
+mod regressions;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use sort_merge_bucket::{
-    CoGroup, Dataset, DatasetWriter, ErrorKind, Join, JoinKind, PlanOptions, Scan, SlotDescriptor, Source, Target, WriteMode,
+    CoGroup, Dataset, DatasetWriter, ErrorKind, Join, JoinKind, PlanOptions, Scan, SlotDescriptor, Source, Target,
+    WriteMode,
 };
 
 use crate::support::data::{DatasetData, batch_of};
@@ -14,8 +15,11 @@ use crate::support::{assert_error, field, memory, rows};
 fn explained(plan: impl std::fmt::Display) -> String {
     let shown = plan.to_string();
     let words: Vec<&str> = shown.split(' ').collect();
-    let shown: Vec<&str> =
-        words.iter().enumerate().map(|(at, word)| if words.get(at + 1) == Some(&"bytes,") { "N" } else { word }).collect();
+    let shown: Vec<&str> = words
+        .iter()
+        .enumerate()
+        .map(|(at, word)| if words.get(at + 1) == Some(&"bytes,") { "N" } else { word })
+        .collect();
     shown.join(" ")
 }
 
@@ -79,13 +83,18 @@ async fn every_incompatibility_is_reported_at_once() {
         vec![],
     );
     let right = DatasetData::new(
-        vec![field("a", DataType::Utf8, false), field("b", DataType::Date32, false), field("x", DataType::Int64, false)],
+        vec![
+            field("a", DataType::Utf8, false),
+            field("b", DataType::Date32, false),
+            field("x", DataType::Int64, false),
+        ],
         &["a", "b"],
         4,
         vec![],
     );
     let (left, right) = (left.write(&store, "left").await, right.write(&store, "right").await);
-    let error = Join::inner(&left, Source::from(&right).with_columns(["x", "nobody"])).with_sort_columns(1).plan().unwrap_err();
+    let error =
+        Join::inner(&left, Source::from(&right).with_columns(["x", "nobody"])).with_sort_columns(1).plan().unwrap_err();
     assert_error(
         &error,
         ErrorKind::Incompatible,
@@ -134,7 +143,11 @@ async fn key_types_that_are_not_alike_are_refused_whatever_the_join() {
         let right = dataset(&b).write(&store, &format!("right-{at}")).await;
         for kind in JoinKind::ALL {
             let error = Join::new(kind, &left, &right).plan().unwrap_err();
-            assert_error(&error, ErrorKind::Incompatible, &["key types differ", &format!("left-{at}"), &format!("right-{at}")]);
+            assert_error(
+                &error,
+                ErrorKind::Incompatible,
+                &["key types differ", &format!("left-{at}"), &format!("right-{at}")],
+            );
         }
         let error = CoGroup::new().source("a", &right).source("b", &left).plan().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Incompatible);
@@ -146,9 +159,13 @@ async fn floats_and_nested_types_cannot_be_keys() {
     let store = memory();
     let item = std::sync::Arc::new(Field::new("item", DataType::Int64, true));
     for data_type in [DataType::Float64, DataType::Float32, DataType::List(item)] {
-        let dataset = DatasetData::new(vec![field("k", data_type.clone(), true), field("l", data_type, true)], &["k"], 2, vec![]);
+        let dataset =
+            DatasetData::new(vec![field("k", data_type.clone(), true), field("l", data_type, true)], &["k"], 2, vec![]);
         let dataset = dataset.with_sort(&["l"]);
-        let error = DatasetWriter::builder(store.clone(), "floats", dataset.schema(), dataset.spec(2)).build().await.unwrap_err();
+        let error = DatasetWriter::builder(store.clone(), "floats", dataset.schema(), dataset.spec(2))
+            .build()
+            .await
+            .unwrap_err();
         assert_error(&error, ErrorKind::InvalidInput, &["column `k`", "column `l`"]);
         let batch = RecordBatch::new_empty(dataset.schema());
         assert_error(&dataset.spec(2).bucket_ids(&batch).unwrap_err(), ErrorKind::InvalidInput, &["column `k`"]);
@@ -166,7 +183,12 @@ async fn equal_names_need_a_prefix() {
     let names: Vec<&str> = plan.schema().fields().iter().map(|f| f.name().as_str()).collect();
     assert_eq!(names, ["user", "at", "track", "other_at", "other_track"]);
     // A prefix can itself make names equal: also with the key.
-    let us = DatasetData::new(vec![field("id", DataType::Int64, true), field("er", DataType::Int64, true)], &["id"], 4, vec![]);
+    let us = DatasetData::new(
+        vec![field("id", DataType::Int64, true), field("er", DataType::Int64, true)],
+        &["id"],
+        4,
+        vec![],
+    );
     let us = us.write(&store, "us").await;
     let error = Join::inner(&plays, &us).with_right_prefix("us").plan().unwrap_err();
     assert_error(&error, ErrorKind::InvalidInput, &["column=`user`"]);
@@ -180,7 +202,12 @@ async fn joins_of_the_right_side_alone_name_the_key_as_it_does() {
     let store = memory();
     let plays = plays(4).write(&store, "plays").await;
     let users = users(4).write(&store, "users").await;
-    for (kind, name) in [(JoinKind::RightSemi, "id"), (JoinKind::RightAnti, "id"), (JoinKind::Right, "user"), (JoinKind::LeftAnti, "user")] {
+    for (kind, name) in [
+        (JoinKind::RightSemi, "id"),
+        (JoinKind::RightAnti, "id"),
+        (JoinKind::Right, "user"),
+        (JoinKind::LeftAnti, "user"),
+    ] {
         let plan = Join::new(kind, &plays, &users).plan().unwrap();
         assert_eq!((plan.key(), plan.schema().field(0).name().as_str()), (&[name.to_owned()][..], name), "{kind}");
         let result = plan.transform(Target::new(store.clone(), kind.to_string()), Ok).await.unwrap();

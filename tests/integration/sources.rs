@@ -52,7 +52,8 @@ async fn partitions_are_chosen_by_range_and_name_and_joined_as_one_source() {
         // 4, 4, 8 and 6 buckets meet in 2 slots.
         let plan = Scan::new(all.open().await.unwrap()).plan().unwrap();
         assert_eq!(plan.slots().get(), 2);
-        let expected: Vec<Row> = [1, 2, 3, 10].into_iter().flat_map(|n| week(n, 1, 20).writes[0].rows.clone()).collect();
+        let expected: Vec<Row> =
+            [1, 2, 3, 10].into_iter().flat_map(|n| week(n, 1, 20).writes[0].rows.clone()).collect();
         let found = rows(&plan).await;
         assert_eq!(sorted(found.clone()), sorted(expected));
         // Rows of one key come in the order of the partitions.
@@ -84,10 +85,18 @@ fn evolved() -> SourceData {
         vec![vec![int(1), int(-5), text("a")], vec![int(-2), int(6), text("b")]],
     );
     let second = DatasetData::new(
-        vec![field("ms", DataType::UInt32, true), field("user", DataType::Int64, true), field("new", DataType::Decimal128(5, 1), false)],
+        vec![
+            field("ms", DataType::UInt32, true),
+            field("user", DataType::Int64, true),
+            field("new", DataType::Decimal128(5, 1), false),
+        ],
         &["user"],
         3,
-        vec![vec![int(4_000_000_000), int(1), int(15)], vec![Value::Null, int(1 << 40), int(-15)], vec![int(0), Value::Null, int(0)]],
+        vec![
+            vec![int(4_000_000_000), int(1), int(15)],
+            vec![Value::Null, int(1 << 40), int(-15)],
+            vec![int(0), Value::Null, int(0)],
+        ],
     );
     let third = DatasetData::new(
         vec![field("new", DataType::Decimal128(30, 1), false), key],
@@ -139,9 +148,7 @@ async fn what_does_not_widen_is_one_error_that_lists_everything() {
     let third = third.write(&store, "t/3").await;
     let source = Source::new([first.clone(), second.clone(), third]);
     let error = Scan::new(source).plan().unwrap_err();
-    let parts = [
-        "key types differ", "(t/1) column `k`: int64", "(t/2) column `k`: utf8", "(t/3) column `k`: date32",
-    ];
+    let parts = ["key types differ", "(t/1) column `k`: int64", "(t/2) column `k`: utf8", "(t/3) column `k`: date32"];
     assert_error(&error, ErrorKind::Incompatible, &parts);
 
     // With keys that agree, every other column is listed.

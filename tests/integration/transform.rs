@@ -139,7 +139,10 @@ async fn a_join_on_sort_columns_keeps_them_in_its_spec() {
     let plays = plays(4).write(&store, "plays").await;
     let plan = Join::left_anti(&plays, &plays).with_sort_columns(1).plan().unwrap();
     let none = plan.transform(Target::new(Arc::clone(&store), "none"), Ok).await.unwrap();
-    assert_eq!((none.spec().key(), none.spec().sort_columns().len(), none.statistics().rows), (&["user".to_owned()][..], 1, 0));
+    assert_eq!(
+        (none.spec().key(), none.spec().sort_columns().len(), none.statistics().rows),
+        (&["user".to_owned()][..], 1, 0)
+    );
     let plan = Join::left_semi(&plays, &plays).with_sort_columns(1).plan().unwrap();
     let all = plan.transform(Target::new(Arc::clone(&store), "all").with_buckets(count(2)), Ok).await.unwrap();
     assert_eq!(all.spec().sort_columns()[0].name, "at");
@@ -239,7 +242,8 @@ async fn a_function_that_fails_or_panics_or_returns_other_columns_fails_the_tran
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no more");
     let error = refused(4, |batch| Ok(batch.project(&[0, 1])?)).await;
     assert_error(&error, ErrorKind::InvalidInput, &["other columns"]);
-    let error = refused(4, |batch| if batch.num_rows() > 1 { panic!("a bug of the caller's") } else { Ok(batch) }).await;
+    let error =
+        refused(4, |batch| if batch.num_rows() > 1 { panic!("a bug of the caller's") } else { Ok(batch) }).await;
     assert_error(&error, ErrorKind::Internal, &[]);
 }
 
@@ -273,7 +277,8 @@ async fn a_function_may_drop_rows_and_return_nothing_at_all() {
     let half = plan.transform(Target::new(Arc::clone(&store), "half"), keep_even).await.unwrap();
     assert_eq!(half.statistics().rows, 100);
     assert_valid(&half).await;
-    let nothing = plan.transform(Target::new(Arc::clone(&store), "nothing"), |batch| Ok(batch.slice(0, 0))).await.unwrap();
+    let nothing =
+        plan.transform(Target::new(Arc::clone(&store), "nothing"), |batch| Ok(batch.slice(0, 0))).await.unwrap();
     assert_eq!((nothing.statistics().runs, nothing.version()), (0, 1));
     assert!(rows(&Scan::new(&nothing).plan().unwrap()).await.is_empty());
 }
@@ -283,7 +288,11 @@ async fn a_transform_that_runs_again_under_its_write_id_does_nothing() {
     let store = memory();
     let plays = plays(4).write(&store, "plays").await;
     let plan = Scan::new(&plays).plan().unwrap();
-    let target = || Target::new(Arc::clone(&store), "copy").with_mode(WriteMode::Append).with_write_id(WriteId::new("job-7").unwrap());
+    let target = || {
+        Target::new(Arc::clone(&store), "copy")
+            .with_mode(WriteMode::Append)
+            .with_write_id(WriteId::new("job-7").unwrap())
+    };
     let first = plan.transform(target(), Ok).await.unwrap();
     let second = plan.transform(target(), Ok).await.unwrap();
     assert_eq!((first.version(), second.version(), second.statistics().rows), (1, 1, 200));
@@ -291,5 +300,11 @@ async fn a_transform_that_runs_again_under_its_write_id_does_nothing() {
     assert_eq!((other.version(), other.statistics().rows), (2, 400));
     let nulls = other.schema().fields().iter().filter(|f| f.is_nullable()).count();
     assert_eq!(nulls, 1);
-    assert!(!rows(&Scan::new(&other).plan().unwrap()).await.iter().flatten().any(|v| *v == crate::support::oracle::Value::Null));
+    assert!(
+        !rows(&Scan::new(&other).plan().unwrap())
+            .await
+            .iter()
+            .flatten()
+            .any(|v| *v == crate::support::oracle::Value::Null)
+    );
 }

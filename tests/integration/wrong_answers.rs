@@ -64,7 +64,9 @@ mod placement {
             let store = memory();
             let dataset = hundred("v", 4).write(&store, "d").await;
             let bucket = dataset.runs()[1].bucket;
-            let foreign = (0..).find(|k| bucket_of(&[DataType::Int64], &[int(if last { 1000 + k } else { -1 - k })], 4) != bucket).unwrap();
+            let foreign = (0..)
+                .find(|k| bucket_of(&[DataType::Int64], &[int(if last { 1000 + k } else { -1 - k })], 4) != bucket)
+                .unwrap();
             let forged = edit_run(&store, &dataset, 1, |rows| {
                 let at = if last { rows.len() - 1 } else { 0 };
                 rows[at][0] = int(if last { 1000 + foreign } else { -1 - foreign });
@@ -155,7 +157,8 @@ mod placement {
             let batch = RecordBatch::try_from_iter([("k", array)]).unwrap();
             assert_eq!(spec.bucket_ids(&batch).unwrap(), expected, "{name}");
         }
-        let narrow = RecordBatch::try_from_iter([("k", Arc::new(Int32Array::from(vec![i32::MIN, -1, 0])) as ArrayRef)]).unwrap();
+        let narrow =
+            RecordBatch::try_from_iter([("k", Arc::new(Int32Array::from(vec![i32::MIN, -1, 0])) as ArrayRef)]).unwrap();
         let wide = vec![i64::from(i32::MIN), -1, 0];
         let wide = RecordBatch::try_from_iter([("k", Arc::new(Int64Array::from(wide)) as ArrayRef)]).unwrap();
         assert_eq!(spec.hashes(&narrow).unwrap(), spec.hashes(&wide).unwrap());
@@ -189,7 +192,10 @@ mod placement {
         check_joins(&store, &side("l"), &side("r"), "nanos").await;
         let written = side("l").write(&store, "d").await;
         assert_valid(&written.datasets()[0]).await;
-        assert_eq!(rows(&Join::inner(written.clone(), written).with_right_prefix("r.").plan().unwrap()).await.len(), keys.len());
+        assert_eq!(
+            rows(&Join::inner(written.clone(), written).with_right_prefix("r.").plan().unwrap()).await.len(),
+            keys.len()
+        );
     }
 
     #[tokio::test]
@@ -207,9 +213,15 @@ mod placement {
         assert_valid(&dataset).await;
 
         // Of two columns, one null: the other decides, and the row equals nothing all the same.
-        let fields = vec![field("a", DataType::Int64, true), field("b", DataType::Utf8, true), field("v", DataType::Int64, false)];
+        let fields = vec![
+            field("a", DataType::Int64, true),
+            field("b", DataType::Utf8, true),
+            field("v", DataType::Int64, false),
+        ];
         let values = [int(1), Value::Null];
-        let row = |at: usize| vec![values[at % 2].clone(), if at / 2 % 2 == 0 { text("x") } else { Value::Null }, int(at as i128)];
+        let row = |at: usize| {
+            vec![values[at % 2].clone(), if at / 2 % 2 == 0 { text("x") } else { Value::Null }, int(at as i128)]
+        };
         let data = DatasetData::new(fields, &["a", "b"], 16, (0..8).map(row).collect());
         let dataset = data.write(&store, "two").await;
         assert_valid(&dataset).await;
@@ -290,14 +302,25 @@ mod order {
         let written = numbered("v", words.map(text), DataType::Utf8, 1).write(&store, "words").await;
         let mut expected = words.to_vec();
         expected.sort_by_key(|word| word.as_bytes().to_vec());
-        let found: Vec<Value> = rows(&Scan::new(&written).plan().unwrap()).await.into_iter().map(|row| row[0].clone()).collect();
+        let found: Vec<Value> =
+            rows(&Scan::new(&written).plan().unwrap()).await.into_iter().map(|row| row[0].clone()).collect();
         assert_eq!(found, expected.into_iter().map(text).collect::<Vec<_>>());
 
         let numbers = [5, -1, 0, i128::from(i64::MIN), i128::from(i64::MAX), -300, 255, -256];
         for data_type in [DataType::Int64, DataType::Decimal128(38, 4)] {
-            let written = numbered("v", ints(numbers), data_type.clone(), 1).write(&store, &format!("{data_type}")).await;
-            let found: Vec<Value> = rows(&Scan::new(&written).plan().unwrap()).await.into_iter().map(|row| row[0].clone()).collect();
-            assert_eq!(found, sorted(vec![ints(numbers).collect()])[0].iter().cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+            let written =
+                numbered("v", ints(numbers), data_type.clone(), 1).write(&store, &format!("{data_type}")).await;
+            let found: Vec<Value> =
+                rows(&Scan::new(&written).plan().unwrap()).await.into_iter().map(|row| row[0].clone()).collect();
+            assert_eq!(
+                found,
+                sorted(vec![ints(numbers).collect()])[0]
+                    .iter()
+                    .cloned()
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .into_iter()
+                    .collect::<Vec<_>>()
+            );
         }
     }
 }
@@ -320,13 +343,19 @@ mod alignment {
         check_joins(&store, &appended.clone().into(), &hundred("r", 8).into(), "appended").await;
         check_joins(&store, &appended.clone().into(), &mixed, "appended-mixed").await;
 
-        let three = [appended.write(&store, "a").await, hundred("r", 9).write(&store, "b").await, hundred("s", 6).write(&store, "c").await];
+        let three = [
+            appended.write(&store, "a").await,
+            hundred("r", 9).write(&store, "b").await,
+            hundred("s", 6).write(&store, "c").await,
+        ];
         let plan = CoGroup::new().source("a", &three[0]).source("b", &three[1]).source("c", &three[2]).plan().unwrap();
         assert_eq!(plan.slots().get(), 1, "8, 4, 6, 12 and 9 buckets have one slot in common");
         let slots = try_run(&plan, 1).await.unwrap();
         let groups: Vec<[usize; 3]> = slots[&0]
             .iter()
-            .flat_map(|batch| batch.groups().map(|g| ["a", "b", "c"].map(|name| g.range(name).unwrap().len())).collect::<Vec<_>>())
+            .flat_map(|batch| {
+                batch.groups().map(|g| ["a", "b", "c"].map(|name| g.range(name).unwrap().len())).collect::<Vec<_>>()
+            })
             .collect();
         assert_eq!(groups.len(), 60);
         assert!(groups[..50].iter().all(|g| *g == [5, 2, 2]) && groups[50..].iter().all(|g| *g == [3, 0, 0]));
@@ -503,7 +532,14 @@ mod files {
 
     #[tokio::test]
     async fn a_run_path_that_leaves_the_dataset_is_refused() {
-        for path in ["data/../../other/run.parquet", "/etc/passwd", "data/w/", "data//run.parquet", "../d2/data/w/run.parquet", "data/w/./r.parquet"] {
+        for path in [
+            "data/../../other/run.parquet",
+            "/etc/passwd",
+            "data/w/",
+            "data//run.parquet",
+            "../d2/data/w/run.parquet",
+            "data/w/./r.parquet",
+        ] {
             let store = memory();
             hundred("v", 4).write(&store, "d").await;
             edit_manifest(&store, "d", 1, |manifest| manifest["runs"][0]["path"] = json!(path)).await;
@@ -599,7 +635,12 @@ mod size {
     async fn a_hot_key_on_both_sides_pairs_every_row_with_every_row() {
         let store = memory();
         let hot = |name, rows: i128, buckets| {
-            SourceData::from(numbered(name, ints((0..rows).map(|at| if at % 10 == 0 { at } else { 7 })), DataType::Int64, buckets))
+            SourceData::from(numbered(
+                name,
+                ints((0..rows).map(|at| if at % 10 == 0 { at } else { 7 })),
+                DataType::Int64,
+                buckets,
+            ))
         };
         check_joins(&store, &hot("l", 300, 4), &hot("r", 200, 6), "hot").await;
     }
@@ -615,11 +656,13 @@ mod size {
     async fn thousands_of_runs_in_one_bucket_merge_in_order() {
         let store = memory();
         let data = numbered("v", vec![], DataType::Int64, 1);
-        let ticket = DatasetWriter::builder(Arc::clone(&store), "d", data.schema(), data.spec(1)).begin().await.unwrap();
+        let ticket =
+            DatasetWriter::builder(Arc::clone(&store), "d", data.schema(), data.spec(1)).begin().await.unwrap();
         let mut written = vec![];
         for task in 0..2000_u32 {
             let mut writer = ticket.writer(Arc::clone(&store), task).unwrap();
-            let rows: Vec<Row> = (0..3).map(|n| vec![int(i128::from(task * 7919 % 997) + n), int(i128::from(task) * 3 + n)]).collect();
+            let rows: Vec<Row> =
+                (0..3).map(|n| vec![int(i128::from(task * 7919 % 997) + n), int(i128::from(task) * 3 + n)]).collect();
             writer.write(&batch_of(&data.schema(), &rows)).await.unwrap();
             written.push(writer.finish().await.unwrap());
         }
@@ -651,7 +694,8 @@ mod size {
         let plan = Join::inner(&keys, &keys).plan().unwrap();
         assert_eq!(plan.schema().as_ref(), &Schema::new(vec![field("k", DataType::Utf8View, false)]));
         assert_eq!(rows(&plan).await.len(), 2 * 16 + 4 * 9);
-        let projected = Join::inner(&keys, Source::from(&hundred_text(&store).await).with_columns(Vec::<String>::new()));
+        let projected =
+            Join::inner(&keys, Source::from(&hundred_text(&store).await).with_columns(Vec::<String>::new()));
         assert_eq!(rows(&projected.plan().unwrap()).await.len(), 20);
     }
 

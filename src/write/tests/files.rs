@@ -108,7 +108,7 @@ async fn a_run_without_rows_is_no_run() {
 
 #[tokio::test]
 async fn rows_out_of_order_are_refused_with_row_and_both_keys() {
-    let cases: [(&[&[Key<'_>]], u64, &str); 7] = [
+    let cases: [(&[&[Key<'_>]], u64, &str); 8] = [
         (&[&[(Some(1), None), (Some(3), None), (Some(2), None)]], 2, "previous=`3, null`, key=`2, null`"),
         (&[&[(Some(1), Some("a")), (Some(5), Some("a"))], &[(Some(4), Some("z"))]], 2, "previous=`5, a`, key=`4, z`"),
         (&[&[(Some(1), Some("b")), (Some(1), Some("a"))]], 1, "previous=`1, b`, key=`1, a`"),
@@ -117,6 +117,7 @@ async fn rows_out_of_order_are_refused_with_row_and_both_keys() {
             2,
             "previous=`2, b`, key=`2, a`",
         ),
+        (&[&[(Some(2), Some("a")), (Some(1), Some("b")), (Some(1), Some("a"))]], 1, "previous=`2, a`, key=`1, b`"),
         (&[&[(None, Some("b"))], &[(Some(1), Some("b"))]], 1, "previous=`null, b`, key=`1, b`"),
         (&[&[(None, Some("b")), (Some(-1), Some("b"))]], 1, "previous=`null, b`, key=`-1, b`"),
         (&[&[(Some(1), None)], &[], &[(Some(1), Some("é"))]], 1, "previous=`1, null`, key=`1, é`"),

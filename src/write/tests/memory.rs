@@ -1,7 +1,7 @@
 //! Tests of spilling and of what the buffer keeps alive.
 
 use super::*;
-use crate::write::footprint::{Cutter, RowSizes, compact};
+use crate::write::footprint::{Cutter, RowSizes, Tolerance, compact};
 use crate::write::intake::Intake;
 use crate::write::parallel::{Limits, split_evenly};
 use crate::write::spill::SpillDir;
@@ -122,14 +122,14 @@ fn slices_of_large_batches_are_copied_when_they_are_kept() {
     let whole = cast_all(&table);
     let slice = whole.slice(10_000, 10);
     assert!(slice.get_array_memory_size() > 1 << 20);
-    let kept = compact(&slice).unwrap();
+    let kept = compact(&slice, Tolerance::SLICE).unwrap();
     assert_eq!(kept, slice);
     assert!(kept.get_array_memory_size() < 40_000, "{} bytes for ten rows", kept.get_array_memory_size());
     // What is compact already is not copied.
-    let again = compact(&kept).unwrap();
+    let again = compact(&kept, Tolerance::SLICE).unwrap();
     let buffer = |batch: &RecordBatch| batch.column(0).to_data().buffers()[0].as_ptr();
     assert_eq!(buffer(&kept), buffer(&again));
-    assert_eq!(compact(&whole.slice(5, 0)).unwrap().num_rows(), 0);
+    assert_eq!(compact(&whole.slice(5, 0), Tolerance::WHOLE).unwrap().num_rows(), 0);
 }
 
 fn cast_all(table: &Table) -> RecordBatch {
@@ -142,7 +142,7 @@ fn values_shared_by_many_views_are_not_multiplied() {
     let mut table = Table::random(vec![Kind::Dictionary], 5000, 1, 0, 3);
     table.rows.iter_mut().for_each(|row| row[0] = Value::Bytes(vec![b'x'; 10_000]));
     let batch = cast_all(&table);
-    assert!(compact(&batch).unwrap().get_array_memory_size() < 1 << 20);
+    assert!(compact(&batch, Tolerance::WHOLE).unwrap().get_array_memory_size() < 1 << 20);
     assert_eq!(RowSizes::of_batch(&batch).total(5000), 5000 * 10_016);
 }
 
@@ -230,4 +230,54 @@ fn spilled_rows_come_back_by_bucket() {
     apart.write(2, &batch).unwrap();
     apart.write(1, &batch).unwrap();
     assert_eq!(apart.finish().unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn sizes_of_rows_are_those_of_their_values() {
+    let texts = ["", "0123456789ab", "0123456789abc", &"x".repeat(1000)];
+    let view: ArrayRef = Arc::new(texts.iter().map(Some).chain([None]).collect::<StringViewArray>());
+    let list = |item: &ArrayRef, lengths: [usize; 3]| -> ArrayRef {
+        let field = Arc::new(Field::new("item", item.data_type().clone(), true));
+        let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
+        Arc::new(ListArray::try_new(field, offsets, Arc::clone(item), None).unwrap())
+    };
+    let sizes = |array: ArrayRef| RowSizes::of_batch(&RecordBatch::try_from_iter([("c", array)]).unwrap());
+    assert_eq!(sizes(Arc::clone(&view)), RowSizes::PerRow(vec![16, 16, 29, 1016, 16]));
+    assert_eq!(sizes(view.slice(2, 2)), RowSizes::PerRow(vec![29, 1016]));
+    assert_eq!(sizes(list(&view, [2, 0, 3])), RowSizes::PerRow(vec![36, 4, 1065]));
+    let ints: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5]));
+    assert_eq!(sizes(Arc::clone(&ints)), RowSizes::Fixed(8));
+    assert_eq!(sizes(list(&ints, [2, 0, 3]).slice(1, 2)), RowSizes::PerRow(vec![4, 28]));
+    let both = RecordBatch::try_from_iter([("i", ints), ("v", view)]).unwrap();
+    assert_eq!(RowSizes::of_batch(&both), RowSizes::PerRow(vec![24, 24, 37, 1024, 24]));
+    assert_eq!(RowSizes::of_batch(&both).total(5), 1133);
+}
+
+#[tokio::test]
+async fn rows_of_equal_keys_keep_their_order_through_batches_of_any_size() {
+    // Neither key nor sort column tells the rows apart, and small batches are joined.
+    let table = Table::random(vec![Kind::Bool, Kind::Int64], 20_000, u64::MAX, 10, 9);
+    let spec = BucketSpec::new(["c0"], 2).unwrap();
+    for budget in [1 << 30, 1 << 18] {
+        let options = WriteOptions::default().with_memory_budget(budget);
+        let store = in_memory();
+        let batches = table.batches(&[1, 3000, 5, 2000]);
+        let (runs, _) = write(&store, &table.schema(), &spec, &options, &batches).await.unwrap();
+        assert_written(&store, &table, &spec, &runs).await;
+    }
+}
+
+#[tokio::test]
+async fn slices_of_one_large_batch_are_counted_once() {
+    // Ten slices keep the same buffers alive; if each counted all of them, the buffer would be full ten times too early.
+    let table = plays(100_000, u64::MAX);
+    let whole = cast_all(&table);
+    let limits = Limits::new(&WriteOptions::default().with_memory_budget(1 << 26));
+    let mut intake = Intake::new(whole.schema(), &limits);
+    assert!(whole.get_array_memory_size() * 3 > limits.buffer_bytes);
+    for start in (0..100_000).step_by(10_000) {
+        for piece in intake.pieces(&whole.slice(start, 10_000)).unwrap() {
+            assert!(!intake.push(piece).unwrap());
+        }
+    }
 }

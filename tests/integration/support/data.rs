@@ -32,13 +32,16 @@ pub(crate) fn array_of(data_type: &DataType, values: &[Value]) -> ArrayRef {
     }
     macro_rules! times {
         ($array:ident, $zone:expr, $unit:expr) => {
-            Arc::new($array::from_iter(ints().map(|v| v.map(|v| i64::try_from(v / $unit).unwrap()))).with_timezone_opt($zone.clone()))
+            Arc::new(
+                $array::from_iter(ints().map(|v| v.map(|v| i64::try_from(v / $unit).unwrap())))
+                    .with_timezone_opt($zone.clone()),
+            )
         };
     }
     match data_type {
-        D::Boolean => {
-            Arc::new(BooleanArray::from_iter(values.iter().map(|v| if let Value::Bool(v) = v { Some(*v) } else { None })))
-        }
+        D::Boolean => Arc::new(BooleanArray::from_iter(
+            values.iter().map(|v| if let Value::Bool(v) = v { Some(*v) } else { None }),
+        )),
         D::Int8 => integers!(Int8Array, i8),
         D::Int16 => integers!(Int16Array, i16),
         D::Int32 => integers!(Int32Array, i32),
@@ -155,26 +158,60 @@ impl Family {
     pub(crate) fn pool(self) -> Vec<Value> {
         let ints = |values: &[i128]| values.iter().copied().map(int).collect::<Vec<_>>();
         let bytes = |values: &[&[u8]]| values.iter().map(|v| Value::Bytes(v.to_vec())).collect::<Vec<_>>();
-        let times = [0, 1000, -1000, 1_510_871_468_000, -1, 1, -999, 1_510_871_468_001, 999, -1001, -62_135_596_800_000];
+        let times =
+            [0, 1000, -1000, 1_510_871_468_000, -1, 1, -999, 1_510_871_468_001, 999, -1001, -62_135_596_800_000];
         match self {
             Self::Integers => ints(&[
-                1, 2, 0, 100, 127, -1, -2, -128, 128, 255, -129, 300, -32_768, 65_535, 65_536, -2_147_483_648,
-                2_147_483_647, 4_294_967_295, i128::from(i64::MAX), i128::from(i64::MIN),
+                1,
+                2,
+                0,
+                100,
+                127,
+                -1,
+                -2,
+                -128,
+                128,
+                255,
+                -129,
+                300,
+                -32_768,
+                65_535,
+                65_536,
+                -2_147_483_648,
+                2_147_483_647,
+                4_294_967_295,
+                i128::from(i64::MAX),
+                i128::from(i64::MIN),
             ]),
             Self::UInt64 => ints(&[0, 1, 2, 34, 1 << 63, (1 << 63) - 1, i128::from(u64::MAX)]),
             Self::Texts => {
                 let long = "a".repeat(130);
                 let other = format!("{}b", "a".repeat(129));
                 let twelve = "abcdefghijkl";
-                let values = ["a", "", "b", "aa", "ab", "é", "日本", twelve, "abcdefghijklm", &long, &other, "\u{10ffff}", "Z"];
+                let values =
+                    ["a", "", "b", "aa", "ab", "é", "日本", twelve, "abcdefghijklm", &long, &other, "\u{10ffff}", "Z"];
                 values.into_iter().map(text).collect()
             }
-            Self::Binaries => bytes(&[b"a", b"", &[0], &[0, 0], &[0x80], &[0xff], &[0x7f, 0xff], &[0xff; 70], &[b'a'; 13]]),
+            Self::Binaries => {
+                bytes(&[b"a", b"", &[0], &[0, 0], &[0x80], &[0xff], &[0x7f, 0xff], &[0xff; 70], &[b'a'; 13]])
+            }
             Self::FixedBinary => bytes(&[b"aaa", b"aab", &[0; 3], &[0xff; 3], &[0x80, 0, 0]]),
             Self::Dates => ints(&[0, 1, -1, 17_486, -719_162, 2_932_896]),
             Self::Milliseconds | Self::Microseconds | Self::Nanoseconds | Self::ZonedTimes => ints(&times),
             Self::Decimals => ints(&[
-                100, 0, -1, 1, 999, -999, 1000, -128, 128, 999_999_999, -999_999_999, 10_i128.pow(30), -(10_i128.pow(37)),
+                100,
+                0,
+                -1,
+                1,
+                999,
+                -999,
+                1000,
+                -128,
+                128,
+                999_999_999,
+                -999_999_999,
+                10_i128.pow(30),
+                -(10_i128.pow(37)),
             ]),
             Self::Booleans => vec![Value::Bool(true), Value::Bool(false)],
         }
@@ -447,7 +484,8 @@ type RawWrite = (u32, Vec<[u8; 6]>, usize, (usize, bool, usize));
 fn raw_writes(most_rows: usize) -> impl Strategy<Value = Vec<RawWrite>> {
     let buckets = prop::sample::select(vec![1_u32, 2, 3, 4, 5, 6, 8, 12]);
     let rows = prop::collection::vec(any::<[u8; 6]>(), 0..=most_rows);
-    let options = (prop::sample::select(vec![1_usize, 3, 17, 1000]), any::<bool>(), prop::sample::select(vec![1_usize, 5, 100]));
+    let options =
+        (prop::sample::select(vec![1_usize, 3, 17, 1000]), any::<bool>(), prop::sample::select(vec![1_usize, 5, 100]));
     prop::collection::vec((buckets, rows, prop::sample::select(vec![1_usize, 7, 1000]), options), 1..=3)
 }
 
@@ -469,7 +507,12 @@ pub(crate) fn sources(shape: Shape, names: Names, most_rows: usize) -> impl Stra
                 let fields = source.fields(shape.keys);
                 let mut names: Vec<String> = fields.iter().map(|f| f.name().clone()).collect();
                 names.reverse();
-                names.into_iter().zip(wanted.into_iter().cycle()).filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
+                names
+                    .into_iter()
+                    .zip(wanted.into_iter().cycle())
+                    .filter(|(_, wanted)| *wanted)
+                    .map(|(name, _)| name)
+                    .collect()
             });
             source
         },

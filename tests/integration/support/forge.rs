@@ -25,7 +25,12 @@ pub(crate) fn manifest_path(root: &str, version: u64) -> String {
 }
 
 /// Changes the manifest of a version in place.
-pub(crate) async fn edit_manifest(store: &Arc<dyn ObjectStore>, root: &str, version: u64, edit: impl FnOnce(&mut Json)) {
+pub(crate) async fn edit_manifest(
+    store: &Arc<dyn ObjectStore>,
+    root: &str,
+    version: u64,
+    edit: impl FnOnce(&mut Json),
+) {
     let path = manifest_path(root, version);
     let mut manifest: Json = serde_json::from_slice(&read(store, &path).await).unwrap();
     edit(&mut manifest);
@@ -62,7 +67,13 @@ pub(crate) fn encode_run(dataset: &Dataset, rows: &[Row], identity: Vec<KeyValue
 }
 
 /// Puts `bytes` in the place of a run and makes the manifest agree with their size, rows and checksum.
-pub(crate) async fn replace_run(store: &Arc<dyn ObjectStore>, dataset: &Dataset, run: usize, bytes: Bytes, rows: usize) {
+pub(crate) async fn replace_run(
+    store: &Arc<dyn ObjectStore>,
+    dataset: &Dataset,
+    run: usize,
+    bytes: Bytes,
+    rows: usize,
+) {
     let trailer = &bytes[bytes.len() - 8..];
     let footer = u32::from_le_bytes(trailer[..4].try_into().unwrap()) + 8;
     let checksum = format!("{:016x}", twox_hash::XxHash64::oneshot(0, &bytes));

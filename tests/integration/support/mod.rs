@@ -85,7 +85,12 @@ where
         let rows = all_rows(batches);
         let keys = plan.key().len();
         for pair in rows.windows(2) {
-            assert!(pair[0][..keys] <= pair[1][..keys], "slot {slot} is not sorted: {:?} before {:?}", pair[0], pair[1]);
+            assert!(
+                pair[0][..keys] <= pair[1][..keys],
+                "slot {slot} is not sorted: {:?} before {:?}",
+                pair[0],
+                pair[1]
+            );
         }
         all.extend(rows);
     }

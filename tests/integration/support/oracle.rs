@@ -210,14 +210,14 @@ pub(crate) fn bucket_of(types: &[DataType], key: &[Value], buckets: u32) -> u32 
             (_, Value::Bytes(v)) => v.clone(),
             (DataType::Decimal128(_, _), Value::Int(v)) => {
                 let mut bytes = v.to_be_bytes().to_vec();
-                while bytes.len() > 1
-                    && (bytes[0] == 0 && bytes[1] < 0x80 || bytes[0] == 0xff && bytes[1] >= 0x80)
-                {
+                while bytes.len() > 1 && (bytes[0] == 0 && bytes[1] < 0x80 || bytes[0] == 0xff && bytes[1] >= 0x80) {
                     bytes.remove(0);
                 }
                 bytes
             }
-            (DataType::Timestamp(TimeUnit::Millisecond, _), Value::Int(v)) => ((v * 1000) as i64).to_le_bytes().to_vec(),
+            (DataType::Timestamp(TimeUnit::Millisecond, _), Value::Int(v)) => {
+                ((v * 1000) as i64).to_le_bytes().to_vec()
+            }
             (DataType::Timestamp(TimeUnit::Nanosecond, _), Value::Int(v)) => {
                 (v.div_euclid(1000) as i64).to_le_bytes().to_vec()
             }

@@ -12,8 +12,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
 };
 
 /// One request.
@@ -79,7 +79,8 @@ impl TestStore {
 
     /// What is stored, by path; not logged and never failing.
     pub(crate) async fn objects(&self) -> Vec<String> {
-        let mut paths: Vec<String> = self.inner.list(None).map(|meta| meta.unwrap().location.to_string()).collect().await;
+        let mut paths: Vec<String> =
+            self.inner.list(None).map(|meta| meta.unwrap().location.to_string()).collect().await;
         paths.sort();
         paths
     }
@@ -120,12 +121,7 @@ impl fmt::Display for TestStore {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for TestStore {
-    async fn put_opts(
-        &self,
-        path: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
+    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
         let fault = self.log("PUT", path, vec![]);
         self.run(fault, self.inner.put_opts(path, payload, options)).await
     }

@@ -1,0 +1,127 @@
+//! Bugs that were found by reading, each with its cause, what it did, and what holds since.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
+use sort_merge_bucket::{ErrorKind, Join, JoinKind, PlanOptions, Scan, Source, Target, WriteOptions};
+
+use crate::support::data::DatasetData;
+use crate::support::forge::{replace_run, run_paths};
+use crate::support::oracle::{int, sorted, text};
+use crate::support::stores::read;
+use crate::support::{assert_error, failure, field, memory, rows};
+
+fn numbers(count: i128, buckets: u32) -> DatasetData {
+    let fields = vec![field("k", DataType::Int64, false), field("v", DataType::Int64, false)];
+    DatasetData::new(fields, &["k"], buckets, (0..count).map(|k| vec![int(k), int(k * 10)]).collect())
+}
+
+/// The row counts of a footer and of its row groups were never compared: a footer without its last row groups made a scan end early, without
+/// an error. Both must be what the manifest says.
+#[tokio::test]
+async fn a_footer_that_leaves_out_row_groups_is_corrupt() {
+    let store = memory();
+    let options = WriteOptions::default().with_max_row_group_rows(10);
+    let data = numbers(25, 1);
+    let spec = sort_merge_bucket::BucketSpec::new(["k"], 1).unwrap();
+    let mut writer = sort_merge_bucket::DatasetWriter::builder(Arc::clone(&store), "d", data.schema(), spec)
+        .with_options(options)
+        .build()
+        .await
+        .unwrap();
+    let batch: RecordBatch =
+        crate::support::data::batch_of(&data.schema(), &(0..25).map(|k| vec![int(k), int(k)]).collect::<Vec<_>>());
+    writer.write(&batch).await.unwrap();
+    let dataset = writer.commit().await.unwrap();
+
+    let file = read(&store, &run_paths(&dataset)[0]).await;
+    let body = file.len() - dataset.runs()[0].footer_bytes as usize;
+    let metadata = ParquetMetaDataReader::decode_metadata(&file[body..file.len() - 8]).unwrap();
+    assert_eq!(metadata.num_row_groups(), 3);
+    for kept in 0..3 {
+        let groups = metadata.row_groups()[..kept].to_vec();
+        let shortened = metadata.clone().into_builder().set_row_groups(groups).build();
+        let mut forged = file[..body].to_vec();
+        ParquetMetaDataWriter::new(&mut forged, &shortened).finish().unwrap();
+        replace_run(&store, &dataset, 0, forged.into(), 25).await;
+        let opened = sort_merge_bucket::Dataset::open(Arc::clone(&store), "d").await.unwrap();
+        let error = failure(&Scan::new(&opened).plan().unwrap()).await;
+        assert_error(&error, ErrorKind::Corrupt, &["another number of rows", "expected=`25`"]);
+    }
+}
+
+/// Batch sizes were used as they came: 0 made Parquet's reader end at once, which looked like damage, and sizes beyond 32 bits wrapped row
+/// numbers. They are brought into a range that works.
+#[tokio::test]
+async fn any_batch_size_gives_the_same_rows() {
+    let store = memory();
+    let (left, right) = (numbers(100, 2).write(&store, "l").await, numbers(50, 3).write(&store, "r").await);
+    for kind in JoinKind::ALL {
+        let plan = |batch_size| {
+            let mut options = PlanOptions::default();
+            options.batch_size = batch_size;
+            Join::new(kind, &left, Source::from(&right)).with_right_prefix("r_").with_options(options).plan().unwrap()
+        };
+        let want = sorted(rows(&plan(8192)).await);
+        for batch_size in [0, 1, 1 << 32, usize::MAX] {
+            assert_eq!(sorted(rows(&plan(batch_size)).await), want, "{kind}, {batch_size}");
+        }
+    }
+}
+
+/// Planning stopped at key types that do not fit and said nothing of what else was wrong.
+#[tokio::test]
+async fn other_key_types_do_not_hide_other_problems() {
+    let store = memory();
+    let left = numbers(3, 2).write(&store, "l").await;
+    let fields = vec![field("k", DataType::Utf8, false), field("w", DataType::Int64, false)];
+    let right = DatasetData::new(fields, &["k"], 2, vec![vec![text("a"), int(1)]]).write(&store, "r").await;
+    let error = Join::inner(&left, Source::from(&right).with_columns(["nope"])).plan().unwrap_err();
+    assert_error(&error, ErrorKind::Incompatible, &["key types differ", "no column `nope`"]);
+}
+
+/// A group of rows whose key has a null component was carried from window to window as if it could pair, in memory that grew with it.
+#[tokio::test]
+async fn a_hot_composite_key_with_a_null_pairs_with_nothing() {
+    let store = memory();
+    let side = |name: &str| {
+        let fields = vec![
+            field("a", DataType::Int64, true),
+            field("b", DataType::Int64, true),
+            field(name, DataType::Int64, false),
+        ];
+        let hot = (0..3000).map(|v| vec![int(1), crate::support::oracle::Value::Null, int(v)]);
+        let paired = (0..3).map(|v| vec![int(1), int(2), int(v)]);
+        DatasetData::new(fields, &["a", "b"], 1, hot.chain(paired).collect())
+    };
+    let (left, right) = (side("l").write(&store, "l").await, side("r").write(&store, "r").await);
+    for (kind, count) in
+        [(JoinKind::Inner, 9), (JoinKind::Left, 3009), (JoinKind::Full, 6009), (JoinKind::LeftAnti, 3000)]
+    {
+        let options = PlanOptions::default().with_batch_size(50);
+        let plan = Join::new(kind, &left, &right).with_options(options).plan().unwrap();
+        assert_eq!(rows(&plan).await.len(), count, "{kind}");
+    }
+}
+
+/// A function that failed in the middle of a slot left the slot's uploads unfinished in the store.
+#[tokio::test]
+async fn a_transform_that_fails_leaves_nothing() {
+    let store = crate::support::stores::TestStore::new();
+    let shared: Arc<dyn object_store::ObjectStore> = store.clone();
+    let dataset = numbers(1000, 2).write(&shared, "d").await;
+    let before = store.objects().await;
+    let plan = Scan::new(&dataset).with_options(PlanOptions::default().with_batch_size(100)).plan().unwrap();
+    let calls = std::sync::atomic::AtomicU32::new(0);
+    let failed = plan.transform(Target::new(Arc::clone(&shared), "t"), move |batch: RecordBatch| {
+        if calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 7 {
+            return Err(sort_merge_bucket::Error::external("enough"));
+        }
+        Ok(batch)
+    });
+    let error = failed.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::External);
+    assert_eq!(store.objects().await, before);
+}
