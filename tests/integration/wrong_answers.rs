@@ -610,7 +610,11 @@ mod versions {
         let good = read(&store, &manifest_path("d", 1)).await;
         edit_manifest(&store, "d", 1, |manifest| *manifest = json!({"format_version": 2, "everything": "else"})).await;
         let error = Dataset::open(Arc::clone(&store), "d").await.unwrap_err();
-        assert_error(&error, ErrorKind::UnsupportedVersion, &["use a library that knows it", "found=`2`", "supported=`1`", "d/_smb/"]);
+        assert_error(
+            &error,
+            ErrorKind::UnsupportedVersion,
+            &["use a library that knows it", "found=`2`", "supported=`1`", "d/_smb/"],
+        );
         put(&store, &manifest_path("d", 1), good).await;
 
         edit_manifest(&store, "d", 1, |manifest| manifest["writer_features"] = json!(["row-ids"])).await;
