@@ -45,7 +45,7 @@ async fn open_and_read(store: &Arc<dyn ObjectStore>) -> Result<(Vec<Row>, Vec<Ro
 
 fn is_expected(error: &Error) -> bool {
     use ErrorKind as E;
-    matches!(error.kind(), E::Corrupt | E::UnsupportedVersion | E::NotFound | E::Unsorted | E::Misplaced)
+    [E::Corrupt, E::UnsupportedVersion, E::NotFound, E::Unsorted, E::Misplaced].contains(&error.kind())
 }
 
 /// All the ways to damage `bytes` a little: cut, lengthened, and at every `step`th byte some bits flipped or the byte replaced.
