@@ -110,7 +110,18 @@ fn a_damaged_hint_never_changes_what_is_opened() {
         let expected = open_and_read(&store).await.unwrap();
         let good = read(&store, "d/_smb/latest").await;
         let mut hints: Vec<Bytes> = damages(&good, 0..good.len(), 1).into_iter().map(|(_, bytes)| bytes).collect();
-        let texts = ["", "0", "1", "3", "00002", "-1", "18446744073709551615", "18446744073709551616", "2 ", "9".repeat(5000).leak()];
+        let texts = [
+            "",
+            "0",
+            "1",
+            "3",
+            "00002",
+            "-1",
+            "18446744073709551615",
+            "18446744073709551616",
+            "2 ",
+            "9".repeat(5000).leak(),
+        ];
         hints.extend(texts.map(Bytes::from));
         for hint in hints {
             put(&store, "d/_smb/latest", hint.clone()).await;
