@@ -33,10 +33,8 @@ fn co_group(sources: &[Source], batch_size: usize) -> CoGroup {
 }
 
 fn expected_groups(keys: usize, sources: &[SourceData]) -> Groups {
-    let mut groups = shuffle_groups(keys, &sources.iter().map(|source| source.side(keys)).collect::<Vec<Side>>());
-    // A key lies in one slot, and a slot reads datasets and writes in their order: so do the rows of a key.
-    groups.values_mut().flatten().for_each(|rows| assert!(rows.iter().all(|row| row.len() >= keys)));
-    groups
+    // A key lies in one slot, and a slot reads datasets and writes in their order: so come the rows of a key.
+    shuffle_groups(keys, &sources.iter().map(|source| source.side(keys)).collect::<Vec<Side>>())
 }
 
 /// Checks a batch's own consistency; its groups in order.

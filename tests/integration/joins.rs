@@ -83,7 +83,7 @@ fn plan(case: &Case, kind: JoinKind, left: &Source, right: &Source, batch_size: 
 }
 
 proptest! {
-    #![proptest_config(config(96, SEEDS))]
+    #![proptest_config(config(160, SEEDS))]
 
     #[test]
     fn oracle_every_join_kind_equals_the_shuffle_join(case in cases()) {

@@ -43,7 +43,7 @@ fn union(a: &[Row], b: impl IntoIterator<Item = Row>) -> Vec<Row> {
 }
 
 proptest! {
-    #![proptest_config(config(32, SEEDS))]
+    #![proptest_config(config(40, SEEDS))]
 
     #[test]
     fn law_join_kinds_are_made_of_each_other((shape, left, right) in pairs()) {

@@ -1,5 +1,7 @@
 //! Plans: as text, what they refuse, and their slots as data.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use sort_merge_bucket::{
@@ -157,12 +159,12 @@ async fn key_types_that_are_not_alike_are_refused_whatever_the_join() {
 #[tokio::test]
 async fn floats_and_nested_types_cannot_be_keys() {
     let store = memory();
-    let item = std::sync::Arc::new(Field::new("item", DataType::Int64, true));
+    let item = Arc::new(Field::new("item", DataType::Int64, true));
     for data_type in [DataType::Float64, DataType::Float32, DataType::List(item)] {
         let dataset =
             DatasetData::new(vec![field("k", data_type.clone(), true), field("l", data_type, true)], &["k"], 2, vec![]);
         let dataset = dataset.with_sort(&["l"]);
-        let error = DatasetWriter::builder(store.clone(), "floats", dataset.schema(), dataset.spec(2))
+        let error = DatasetWriter::builder(Arc::clone(&store), "floats", dataset.schema(), dataset.spec(2))
             .build()
             .await
             .unwrap_err();
@@ -210,7 +212,7 @@ async fn joins_of_the_right_side_alone_name_the_key_as_it_does() {
     ] {
         let plan = Join::new(kind, &plays, &users).plan().unwrap();
         assert_eq!((plan.key(), plan.schema().field(0).name().as_str()), (&[name.to_owned()][..], name), "{kind}");
-        let result = plan.transform(Target::new(store.clone(), kind.to_string()), Ok).await.unwrap();
+        let result = plan.transform(Target::new(Arc::clone(&store), kind.to_string()), Ok).await.unwrap();
         assert_eq!(result.spec().key(), plan.key());
     }
 }
@@ -241,13 +243,13 @@ async fn slot_descriptors_survive_json_and_fit_only_their_plan() {
     assert!(plan.execute(&moved).is_ok(), "another machine may see the store under another prefix");
 
     // The same query over a newer version is another plan.
-    let mut writer = DatasetWriter::builder(store.clone(), "users", users_schema(), users.spec().clone())
+    let mut writer = DatasetWriter::builder(Arc::clone(&store), "users", users_schema(), users.spec().clone())
         .with_mode(WriteMode::Append)
         .build()
         .await
         .unwrap();
     writer.write(&batch_of(&users_schema(), &[vec![int(99), text("dk")]])).await.unwrap();
-    let newer = Join::inner(&plays, &writer.commit().await.unwrap()).plan().unwrap();
+    let newer = Join::inner(&plays, writer.commit().await.unwrap()).plan().unwrap();
     assert_error(&newer.execute(&slot).unwrap_err(), ErrorKind::Incompatible, &["users@2", "users@1"]);
 }
 

@@ -110,7 +110,7 @@ async fn a_hot_composite_key_with_a_null_pairs_with_nothing() {
 #[tokio::test]
 async fn a_transform_that_fails_leaves_nothing() {
     let store = crate::support::stores::TestStore::new();
-    let shared: Arc<dyn object_store::ObjectStore> = store.clone();
+    let shared: Arc<dyn object_store::ObjectStore> = Arc::clone(&store) as _;
     let dataset = numbers(1000, 2).write(&shared, "d").await;
     let before = store.objects().await;
     let plan = Scan::new(&dataset).with_options(PlanOptions::default().with_batch_size(100)).plan().unwrap();

@@ -45,7 +45,7 @@ proptest! {
             let options = PlanOptions::default().with_batch_size(batch_size);
             let plan = Join::new(kind, left.clone(), right.clone()).with_options(options).plan().unwrap();
             let slots = plan.slots().get();
-            let buckets = if divide { (1..=slots).filter(|n| slots % n == 0).nth((factor - 1) as usize).unwrap_or(slots) } else { slots * factor };
+            let buckets = if divide { (1..=slots).filter(|n| slots.is_multiple_of(*n)).nth((factor - 1) as usize).unwrap_or(slots) } else { slots * factor };
             let target = Target::new(Arc::clone(&store), "result")
                 .with_buckets(count(buckets))
                 .with_options(WriteOptions::default().with_max_row_group_rows(11));

@@ -24,7 +24,7 @@ pub(crate) enum Value {
     Text(String),
     Bytes(Vec<u8>),
     /// Items of a list, fields of a struct.
-    Many(Vec<Value>),
+    Many(Vec<Self>),
     Null,
 }
 
