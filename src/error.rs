@@ -135,6 +135,11 @@ impl Error {
         self
     }
 
+    /// What happened, without the kind and the place.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The kind of this error, to act on.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -98,6 +98,7 @@
 //!
 //! The crate has no features of its own. Format version 1 is specified in `docs/format.md`; the crate's version and the format's move independently.
 
+mod aggregate;
 mod bucket;
 mod cogroup;
 mod dataset;
@@ -108,7 +109,9 @@ mod manifest;
 mod merge;
 mod partitions;
 mod plan;
+mod predicate;
 mod read;
+mod rollup;
 mod run;
 mod schema;
 mod spec;
@@ -127,6 +130,10 @@ pub use object_store;
 /// Its compression settings are options of writers; runs are its files.
 pub use parquet;
 
+pub use aggregate::{
+    Aggregator, Count, CountDistinct, Definition, Filtered, Fold, Max, Mean, Min, Segments, Sum, SumMap, TopK,
+    check_laws,
+};
 pub use cogroup::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub use dataset::{Dataset, DatasetStatistics};
 pub use error::{Error, ErrorKind, Result};
@@ -135,10 +142,13 @@ pub use layout::{Clock, DatasetId, WriteId};
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
 pub use partitions::Partitions;
 pub use plan::{
-    CoGroup, CoGroupChunkPlan, CoGroupChunks, CoGroupPlan, DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, Join, JoinPlan,
-    PinnedDataset, Plan, PlanOperation, PlanOptions, Scan, ScanPlan, SlotDescriptor,
+    Aggregate, AggregateInput, AggregatePlan, CoGroup, CoGroupChunkPlan, CoGroupChunks, CoGroupPlan,
+    DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, Join, JoinPlan, PinnedDataset, Plan, PlanOperation, PlanOptions, Scan,
+    ScanPlan, SlotDescriptor,
 };
+pub use predicate::{Comparison, Literal, Predicate};
 pub use read::Source;
+pub use rollup::{Rollup, RollupBuilder};
 pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
 pub use spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder, NullPlacement, SortColumn, SortDirection};
 pub use transform::Target;

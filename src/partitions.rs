@@ -64,6 +64,11 @@ impl Partitions {
         Ok(Self { store, prefix, names: names.into_iter().collect(), named: false })
     }
 
+    /// These folders, each of which must be a dataset. Lists nothing.
+    pub(crate) fn of(store: Arc<dyn ObjectStore>, prefix: Path, names: Vec<String>) -> Self {
+        Self { store, prefix, names, named: true }
+    }
+
     /// The names of the chosen folders, ascending by their bytes.
     pub fn names(&self) -> &[String] {
         &self.names

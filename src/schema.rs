@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::FormatOptions;
@@ -270,6 +270,24 @@ pub(crate) fn cast_batch(batch: &RecordBatch, target: &SchemaRef) -> Result<Reco
         .collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(target), columns, &options)?)
+}
+
+/// A column that the caller's `function` made, in the canonical type that it was declared to have.
+///
+/// # Errors
+/// `InvalidInput` if it is of another type, or a value cannot be converted.
+pub(crate) fn canonical_array(array: &ArrayRef, canonical: &DataType, function: &str) -> Result<ArrayRef> {
+    if array.data_type() == canonical {
+        return Ok(Arc::clone(array));
+    }
+    if canonical_type(array.data_type())? != *canonical {
+        return Err(Error::invalid_input(format!(
+            "a column has another type than was declared, made by=`{function}`, declared=`{canonical}`, found=`{}`",
+            array.data_type()
+        )));
+    }
+    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+    Ok(cast_with_options(array, canonical, &options)?)
 }
 
 /// The canonical type that holds every value of both canonical types, if they differ at most in integer width or decimal precision.

@@ -32,8 +32,9 @@ use crate::error::Result;
 
 pub(crate) use align::{Align, SourceInputs, SourceRows, Ties, Window};
 pub(crate) use emit::Emit;
+pub(crate) use input::{Input, Order, Segment};
 pub(crate) use keys::{Extract, ForKeys, Keys, dispatch};
-pub(crate) use kway::{SortedMerge, gather};
+pub(crate) use kway::{KWay, SortedMerge, gather};
 pub(crate) use scan::scan_kernel;
 
 /// What a state machine of this crate says when asked to go on.

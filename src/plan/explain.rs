@@ -8,7 +8,7 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let resolved = &self.resolved;
         let slots = resolved.slots.get();
-        writeln!(f, "{} on [{}]", self.operation.describe(), resolved.key.join(", "))?;
+        writeln!(f, "{} on [{}]", self.operation.describe(), self.key().join(", "))?;
         let skipped = (0..slots).filter(|&slot| self.is_skipped(slot)).count();
         write!(f, "  slots: {slots}")?;
         if skipped > 0 {
@@ -20,7 +20,7 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
         }
         let columns: Vec<String> = self.schema.fields().iter().map(|field| field.name().clone()).collect();
         writeln!(f, "  result: [{}]", columns.join(", "))?;
-        write!(f, "  order within a slot: [{}], {}, nulls last", resolved.key.join(", "), resolved.key_order)
+        write!(f, "  order within a slot: [{}], {}, nulls last", self.key().join(", "), resolved.key_order)
     }
 }
 

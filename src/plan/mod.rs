@@ -1,11 +1,13 @@
 //! Plans: what will be read, merged and returned, decided without I/O.
 //!
 //! * `operation`: what a plan computes: [`Scan`], [`Join`], [`CoGroup`], as builders and as the kernels they become.
+//! * `aggregate`: [`Aggregate`], and how aggregates are bound to columns.
 //! * `resolve`: sources brought onto common keys and schemas; collects every incompatibility.
 //! * `explain`: a plan as text.
 //!
 //! A [`Plan`] pins the versions of all its datasets. It is pure and cheap; `run` executes it.
 
+mod aggregate;
 mod explain;
 mod operation;
 mod resolve;
@@ -24,6 +26,8 @@ use crate::merge::SourceInputs;
 use crate::read::RunReader;
 use crate::spec::BucketCount;
 
+pub(crate) use aggregate::Named;
+pub use aggregate::{Aggregate, AggregateInput};
 pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, PlanOperation, Scan};
 pub(crate) use resolve::{Resolved, ResolvedSource};
 
@@ -56,7 +60,7 @@ impl PlanOptions {
     }
 }
 
-/// A plan of an operation: [`Scan`], [`Join`], [`CoGroup`] or [`CoGroupChunks`].
+/// A plan of an operation: [`Scan`], [`Join`], [`CoGroup`], [`CoGroupChunks`] or [`Aggregate`].
 ///
 /// Made by the operations' `plan()`, which reads nothing and reports every incompatibility of the sources at once. The datasets are pinned at the
 /// versions they were opened at: a plan returns the same rows however often it runs, whatever is committed meanwhile.
@@ -77,6 +81,9 @@ pub type JoinPlan = Plan<Join>;
 pub type CoGroupPlan = Plan<CoGroup>;
 /// The plan of a co-group in chunks.
 pub type CoGroupChunkPlan = Plan<CoGroupChunks>;
+
+/// The plan of an [`Aggregate`].
+pub type AggregatePlan = Plan<Aggregate>;
 
 /// A dataset at a version, as a [`SlotDescriptor`] pins it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +110,7 @@ pub struct SlotDescriptor {
 }
 
 impl<O: PlanOperation> Plan<O> {
-    /// The schema of the batches that a scan or join returns, exactly; for co-groups, that of the keys.
+    /// The schema of the batches that a scan, join or aggregation returns, exactly; for co-groups, that of the keys.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -115,7 +122,7 @@ impl<O: PlanOperation> Plan<O> {
 
     /// The columns whose equality makes a key group, by their names in the output.
     pub fn key(&self) -> &[String] {
-        &self.resolved.key
+        self.operation.key(&self.resolved)
     }
 
     /// The settings that the plan was made with.

@@ -1,5 +1,6 @@
 //! What plans compute: the builders that callers use, and the kernels they become.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -13,11 +14,12 @@ use crate::plan::resolve::{Problems, Resolved, resolve};
 use crate::plan::{CoGroupChunkPlan, CoGroupPlan, JoinPlan, Plan, PlanOptions, ScanPlan};
 use crate::read::Source;
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 
-/// What a [`Plan`] computes. Implemented by [`Scan`], [`Join`], [`CoGroup`] and [`CoGroupChunks`], and by nothing else.
+/// What a [`Plan`] computes. Implemented by [`Scan`], [`Join`], [`CoGroup`], [`CoGroupChunks`] and
+/// [`Aggregate`](crate::Aggregate), and by nothing else.
 pub trait PlanOperation: sealed::Sealed + Clone + Send + Sync + 'static {
     /// What the plan yields.
     type Item: Send + 'static;
@@ -30,6 +32,13 @@ pub trait PlanOperation: sealed::Sealed + Clone + Send + Sync + 'static {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
     fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = Self::Item>>>;
+
+    /// The columns whose equality makes a key group.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn key<'a>(&self, resolved: &'a Resolved) -> &'a [String] {
+        &resolved.key
+    }
 
     /// Whether a slot yields nothing, given which sources have runs in it.
     #[doc(hidden)]
@@ -197,6 +206,33 @@ impl Join {
     pub fn with_options(mut self, options: PlanOptions) -> Self {
         self.options = options;
         self
+    }
+
+    /// Reads only those columns of both sides that become one of these output columns; join columns in any case.
+    pub(super) fn with_output_columns(mut self, names: &BTreeSet<String>) -> Self {
+        for (source, prefix) in [(&mut self.left, &self.left_prefix), (&mut self.right, &self.right_prefix)] {
+            let all: BTreeSet<String> = match source.columns.take() {
+                Some(columns) => columns.into_iter().collect(),
+                None => {
+                    let fields = source.datasets.iter().flat_map(|dataset| dataset.schema().fields());
+                    fields.map(|field| field.name().clone()).collect()
+                }
+            };
+            let wanted = all.into_iter().filter(|name| names.contains(&format!("{prefix}{name}"))).collect();
+            source.columns = Some(wanted);
+        }
+        self
+    }
+
+    /// Everything that the joined rows depend on beside the datasets.
+    pub(super) fn describe_fully(&self) -> String {
+        format!(
+            "{} with {} sort columns, prefixes `{}` and `{}`",
+            self.describe(),
+            self.sort_columns,
+            self.left_prefix,
+            self.right_prefix
+        )
     }
 
     /// Makes the plan.
@@ -372,8 +408,8 @@ impl CoGroup {
         Ok(Plan { operation: CoGroupChunks(self), resolved, schema })
     }
 
-    fn resolve(&self) -> Result<(Arc<Resolved>, SchemaRef)> {
-        let mut problems = Problems::default();
+    /// The sources; notes if there are none or two of one name.
+    pub(super) fn named_sources(&self, problems: &mut Problems) -> Vec<(String, Source)> {
         if self.sources.is_empty() {
             problems.invalid("a co-group needs at least one source".to_owned());
         }
@@ -382,7 +418,12 @@ impl CoGroup {
                 problems.invalid(format!("two sources have the same name, source=`{name}`"));
             }
         }
-        let resolved = resolve(self.sources.clone(), 0, self.options.clone(), &mut problems);
+        self.sources.clone()
+    }
+
+    fn resolve(&self) -> Result<(Arc<Resolved>, SchemaRef)> {
+        let mut problems = Problems::default();
+        let resolved = resolve(self.named_sources(&mut problems), 0, self.options.clone(), &mut problems);
         problems.into_result()?;
         let resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
         let schema = key_schema(&resolved);

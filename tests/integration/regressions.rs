@@ -45,10 +45,22 @@ async fn a_footer_that_leaves_out_row_groups_is_corrupt() {
         let shortened = metadata.clone().into_builder().set_row_groups(groups).build();
         let mut forged = file[..body].to_vec();
         ParquetMetaDataWriter::new(&mut forged, &shortened).finish().unwrap();
-        replace_run(&store, &dataset, 0, forged.into(), 25).await;
-        let opened = sort_merge_bucket::Dataset::open(Arc::clone(&store), "d").await.unwrap();
-        let error = failure(&Scan::new(&opened).plan().unwrap()).await;
-        assert_error(&error, ErrorKind::Corrupt, &["another number of rows", "expected=`25`"]);
+        let mut files = vec![forged.clone()];
+        if kept > 0 {
+            // A footer that claims 25 rows all the same: its field 3, as Thrift's compact protocol writes it, followed by the list of groups.
+            let rows = 10 * kept as u8;
+            let at = body + forged[body..].windows(3).position(|bytes| bytes == [0x16, 2 * rows, 0x19]).unwrap();
+            forged[at + 1] = 50;
+            let claims = ParquetMetaDataReader::decode_metadata(&forged[body..forged.len() - 8]).unwrap();
+            assert_eq!((claims.file_metadata().num_rows(), claims.num_row_groups()), (25, kept));
+            files.push(forged);
+        }
+        for forged in files {
+            replace_run(&store, &dataset, 0, forged.into(), 25).await;
+            let opened = sort_merge_bucket::Dataset::open(Arc::clone(&store), "d").await.unwrap();
+            let error = failure(&Scan::new(&opened).plan().unwrap()).await;
+            assert_error(&error, ErrorKind::Corrupt, &["another number of rows", "expected=`25`"]);
+        }
     }
 }
 

@@ -1,0 +1,81 @@
+//! What a partial was made from, as a property of its dataset: it is up to date as long as the same would be written again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::Definition;
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::layout::DatasetId;
+use crate::plan::{AggregatePlan, Named};
+
+/// The property of a partial that holds its provenance, as JSON.
+pub(super) const PROPERTY: &str = "sort-merge-bucket.rollup";
+
+/// Everything that the rows of a partial depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Provenance {
+    /// By the names of their columns.
+    aggregates: BTreeMap<String, Of>,
+    /// How the rows came from the sources.
+    input: String,
+    /// Per source, its datasets in order, at the versions of their rows: a compaction changes none of this.
+    sources: Vec<Vec<Rows>>,
+    /// The updated periods that the partial stands for; itself, if it was made from rows.
+    pub(super) covers: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Of {
+    definition: Definition,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Rows {
+    dataset_id: DatasetId,
+    data_version: u64,
+}
+
+fn aggregates(named: &[Named]) -> BTreeMap<String, Of> {
+    named
+        .iter()
+        .map(|named| (named.name.clone(), Of { definition: named.definition(), source: named.source.clone() }))
+        .collect()
+}
+
+impl Provenance {
+    pub(super) fn of(plan: &AggregatePlan, named: &[Named], covers: BTreeSet<String>) -> Self {
+        let rows = |dataset: &Dataset| Rows { dataset_id: dataset.id().clone(), data_version: dataset.data_version() };
+        Self {
+            aggregates: aggregates(named),
+            input: plan.operation.describe_input(),
+            sources: plan.resolved.sources.iter().map(|source| source.datasets.iter().map(rows).collect()).collect(),
+            covers,
+        }
+    }
+
+    /// That of a dataset; `None` if it is not a partial.
+    ///
+    /// # Errors
+    /// `Corrupt` if it cannot be read.
+    pub(super) fn read(dataset: &Dataset) -> Result<Option<Self>> {
+        let Some(text) = dataset.properties().get(PROPERTY) else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|e| {
+            Error::corrupt(format!("a property cannot be read, property=`{PROPERTY}`"))
+                .with_source(e)
+                .with_path(dataset.path())
+        })
+    }
+
+    pub(super) fn to_text(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|e| Error::internal("a provenance cannot be written").with_source(e))
+    }
+
+    /// Whether a partial holds the states of these aggregates.
+    pub(super) fn is_of(&self, named: &[Named]) -> bool {
+        self.aggregates == aggregates(named)
+    }
+}
