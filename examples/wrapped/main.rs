@@ -1,9 +1,13 @@
-//! A year of listening, from raw events to what every user hears at the end of the year:
+//! A year of listening, from raw events to what every user hears at its end:
 //!
 //! 1. simulate what users listen to, week by week;
 //! 2. write it as raw events: Avro files in hourly partitions, in order of time, as an event-delivery system leaves them;
 //! 3. read them back and write a dataset of plays and one of playback contexts for each week, and one of users, all bucketed and sorted
-//!    by user.
+//!    by user;
+//! 4. join plays and contexts of each week, and aggregate them by user: the week's partial, with the exact sums of every song;
+//! 5. merge the partials into a year, without reading a play again;
+//! 6. join users with their year, and write the summaries: minutes, top songs, artists and genres, devices;
+//! 7. read them back, check them against what the raw events say, and print a few.
 //!
 //! Everything lies in one folder, so that other tools can check it. `cargo run --release --example wrapped -- --help` lists the options.
 #![expect(clippy::print_stdout, reason = "a command-line program")]
@@ -12,26 +16,37 @@ mod calendar;
 mod catalogue;
 mod datasets;
 mod events;
+mod metered;
+mod names;
 mod options;
 mod raw;
 mod report;
+mod rollup;
 mod simulate;
+mod summary;
+mod witness;
 
 use std::fs;
 use std::sync::Arc;
 
-use indicatif::HumanCount;
+use indicatif::{DecimalBytes, HumanCount};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use serde::{Deserialize, Serialize};
 
+use metered::{Meter, Metered};
 use options::Options;
 use raw::{Kind, Raw};
 use report::Step;
 use simulate::Simulation;
+use summary::Summaries;
+use witness::Witness;
 
 /// Whatever went wrong; the program ends with it.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Users 1 to this are printed, and checked in every detail.
+const SHOWN: i64 = 3;
 
 fn main() -> Result<(), Failure> {
     let Some(options) = Options::from_args()? else { return Ok(()) };
@@ -42,20 +57,50 @@ fn main() -> Result<(), Failure> {
         HumanCount(u64::from(*users)),
         out.display()
     );
-    let raw = Raw::new(out);
-    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(out)?);
+    let (store, meter) = Metered::new(LocalFileSystem::new_with_prefix(out)?);
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(&options, &store, &meter))
+}
 
+async fn run(options: &Options, store: &Arc<dyn ObjectStore>, meter: &Meter) -> Result<(), Failure> {
+    let raw = Raw::new(&options.out);
     Step::print_titles();
-    for step in events::write(&options, &raw)? {
-        step.print();
+    // Blocks, but nothing else runs yet.
+    let [simulated, events] = events::write(options, &raw)?;
+    simulated.print();
+    events.print();
+
+    let (datasets, witness, written) = datasets::write(options, store, &raw, Witness::of(1..=SHOWN), meter).await?;
+    written.print();
+
+    let listening = rollup::listening(store)?;
+    let partials = rollup::weeks(&listening, &datasets, meter).await?;
+    partials.print();
+    let (year, merged) = rollup::year(&listening, &datasets, meter).await?;
+    merged.print();
+    let (wrapped, summarised) = rollup::summaries(&listening, &datasets.users, &year, meter).await?;
+    summarised.print();
+
+    let summaries = Summaries::read(&wrapped, SHOWN).await?;
+    assert_eq!(summaries.plays as u64, witness.plays, "every play counts once");
+    assert_eq!(summaries.ms_played, witness.ms_played, "so does every millisecond");
+    let found: Vec<_> = summaries.some.iter().map(|summary| (summary.user_id, &summary.listening)).collect();
+    let expected: Vec<_> = witness.listening().collect();
+    assert_eq!(found, expected.iter().map(|(user, listening)| (*user, listening)).collect::<Vec<_>>());
+
+    let per_user = |bytes: u64| DecimalBytes(bytes / wrapped.statistics().rows.max(1));
+    println!(
+        "\nA user: {} of plays and contexts, {} of weekly partials, {} of the year, {} of the summary.\n",
+        per_user(datasets.bytes()),
+        per_user(partials.bytes_written),
+        per_user(year.statistics().bytes),
+        per_user(wrapped.statistics().bytes)
+    );
+    for summary in &summaries.some {
+        println!("{summary}");
     }
-    let (datasets, step) = runtime.block_on(datasets::write(&options, &store, &raw))?;
-    step.print();
-    assert_eq!(datasets.users.statistics().rows, u64::from(*users), "every user is written");
-    for (week, plays, contexts) in &datasets.weeks {
-        assert!(contexts.statistics().rows <= plays.statistics().rows, "{week}: a play has at most one context");
-    }
+    println!("All plays and minutes are those of the raw events; so is every number of these users.");
     Ok(())
 }
 
@@ -73,7 +118,8 @@ fn prepare(options: &Options) -> Result<(), Failure> {
     let record = Record { simulation: Simulation::VERSION, users: *users, seed: *seed };
     let file = out.join("simulation.json");
     fs::create_dir_all(out)?;
-    let mut folders = vec![Kind::Plays.folder(), Kind::Contexts.folder(), Kind::Users.folder()];
+    let mut folders = [Kind::Plays, Kind::Contexts, Kind::Users].map(Kind::folder).to_vec();
+    folders.extend([rollup::LISTENING, rollup::WRAPPED]);
     match fs::read_to_string(&file) {
         Ok(text) if serde_json::from_str::<Record>(&text).is_ok_and(|left| left == record) => {}
         Ok(_) => folders.push(Raw::FOLDER),

@@ -13,7 +13,7 @@ the end of the year: minutes, top songs, top artists, top genres.
   --users N     users, about 3,000 plays a year each [default: 1000]
   --weeks N     ISO weeks, beginning with 2025-W01 [default: 52]
   --seed N      the same seed gives the same rows [default: 2025]
-  --out DIR     folder of everything that is written, some 60 KB per user and year [default: target/wrapped]
+  --out DIR     folder of everything that is written, some 220 KB per user and year [default: target/wrapped]
   --buckets N   buckets of each dataset [default: 32]
 
 Raw events that an earlier run of the same seed and number of users left in --out are used again; all else there is made anew.
