@@ -20,8 +20,7 @@ pub(crate) fn write(options: &Options, raw: &Raw) -> Result<[Step; 2], Failure> 
     let (mut kept, mut rows, mut bytes_written) = (0, [0; 2], 0);
     let (mut simulating, mut writing) = (Duration::ZERO, Duration::ZERO);
     for week in Week::first(options.weeks) {
-        let is_there = |kind| raw.week(kind, week).iter().all(|path| path.exists());
-        if is_there(Kind::Plays) && is_there(Kind::Contexts) {
+        if raw.is_complete(week) {
             kept += 1;
             bar.inc(1);
             continue;
@@ -43,7 +42,7 @@ pub(crate) fn write(options: &Options, raw: &Raw) -> Result<[Step; 2], Failure> 
             for ((kind, batch), rows) in batches.iter().zip(&mut rows) {
                 let path = raw.hour(*kind, week, hour as u32);
                 *rows = batch.num_rows() as u64;
-                if !path.exists() {
+                if *rows > 0 && !path.exists() {
                     bytes += raw::write(&path, *kind, batch)?;
                 }
             }
@@ -53,6 +52,7 @@ pub(crate) fn write(options: &Options, raw: &Raw) -> Result<[Step; 2], Failure> 
             rows = [rows[0] + plays, rows[1] + contexts];
             bytes_written += bytes;
         }
+        raw.complete(week)?;
         writing += started.elapsed();
         bar.inc(1);
     }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! raw/plays/date=2025-01-06/hour=07.avro
+//! raw/plays/date=2025-01-06/_SUCCESS
 //! raw/contexts/date=2025-01-06/hour=07.avro
 //! raw/users/users.avro
 //! ```
 //!
-//! A file gets its name when it is complete. Every hour has its files, be it with no rows.
+//! A file gets its name when it is complete. An hour without rows has no file: not every Avro reader takes one without rows. Therefore a day
+//! has a marker when all its files are there.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -21,6 +23,7 @@ use arrow_avro::schema::AVRO_NAME_METADATA_KEY;
 use arrow_avro::writer::WriterBuilder;
 use arrow_avro::writer::format::AvroOcfFormat;
 use sort_merge_bucket::DEFAULT_BATCH_SIZE;
+use sort_merge_bucket::chrono::NaiveDate;
 
 use crate::Failure;
 use crate::calendar::{HOURS_PER_WEEK, Week};
@@ -76,12 +79,34 @@ impl Raw {
     /// The file of one hour of a week.
     pub(crate) fn hour(&self, kind: Kind, week: Week, hour: u32) -> PathBuf {
         let (date, hour) = week.day_and_hour(hour);
-        self.0.join(kind.folder()).join(format!("date={date}")).join(format!("hour={hour:02}.avro"))
+        self.day(kind, date).join(format!("hour={hour:02}.avro"))
     }
 
-    /// The files of a week, in order of time.
+    /// The files of a week that is complete, in order of time.
     pub(crate) fn week(&self, kind: Kind, week: Week) -> Vec<PathBuf> {
-        (0..HOURS_PER_WEEK).map(|hour| self.hour(kind, week, hour)).collect()
+        let hours = (0..HOURS_PER_WEEK).map(|hour| self.hour(kind, week, hour));
+        hours.filter(|path| path.exists()).collect()
+    }
+
+    pub(crate) fn is_complete(&self, week: Week) -> bool {
+        self.markers(week).all(|marker| marker.exists())
+    }
+
+    /// Tells that all files of a week are there.
+    pub(crate) fn complete(&self, week: Week) -> Result<(), Failure> {
+        for marker in self.markers(week) {
+            write_whole(&marker, &[])?;
+        }
+        Ok(())
+    }
+
+    fn markers(&self, week: Week) -> impl Iterator<Item = PathBuf> {
+        let days = (0..HOURS_PER_WEEK).step_by(24).map(move |hour| week.day_and_hour(hour).0);
+        days.flat_map(|date| [Kind::Plays, Kind::Contexts].map(|kind| self.day(kind, date).join("_SUCCESS")))
+    }
+
+    fn day(&self, kind: Kind, date: NaiveDate) -> PathBuf {
+        self.0.join(kind.folder()).join(format!("date={date}"))
     }
 
     pub(crate) fn users(&self) -> PathBuf {
@@ -102,11 +127,16 @@ pub(crate) fn write(path: &Path, kind: Kind, rows: &RecordBatch) -> Result<u64, 
     }
     writer.finish()?;
     let bytes = writer.into_inner();
+    write_whole(path, &bytes)?;
+    Ok(bytes.len() as u64)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let unfinished = path.with_extension("unfinished");
     fs::create_dir_all(path.parent().ok_or("a file is in a folder")?)?;
-    fs::write(&unfinished, &bytes)?;
+    fs::write(&unfinished, bytes)?;
     fs::rename(&unfinished, path)?;
-    Ok(bytes.len() as u64)
+    Ok(())
 }
 
 /// Reads a file in batches of at most [`DEFAULT_BATCH_SIZE`] rows.

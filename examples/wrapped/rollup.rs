@@ -50,7 +50,7 @@ pub(crate) async fn weeks(listening: &Rollup, datasets: &Datasets, meter: &Meter
     let time = started.elapsed();
     bar.finish_and_clear();
     let (bytes_read, bytes_written) = meter.take();
-    let remark = format!("{} joins of plays with contexts", datasets.weeks.len());
+    let remark = "plays joined with contexts".to_owned();
     Ok(Step { name: "weekly partials", rows, bytes_read, bytes_written, time, remark })
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn year(listening: &Rollup, datasets: &Datasets, meter: &Meter)
     let year = listening.merge(YEAR, weeks).await?;
     let (time, rows) = (started.elapsed(), year.statistics().rows);
     let (bytes_read, bytes_written) = meter.take();
-    let remark = format!("merge of {} partials", datasets.weeks.len());
+    let remark = "partials merged".to_owned();
     Ok((year, Step { name: YEAR, rows, bytes_read, bytes_written, time, remark }))
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn summaries(
     let wrapped = plan.transform(target, summarise).await?;
     let (time, rows) = (started.elapsed(), wrapped.statistics().rows);
     let (bytes_read, bytes_written) = meter.take();
-    let remark = "join of users with their year".to_owned();
+    let remark = "users joined with their year".to_owned();
     Ok((wrapped, Step { name: WRAPPED, rows, bytes_read, bytes_written, time, remark }))
 }
 
