@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
+use futures::TryStreamExt;
 use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
-use sort_merge_bucket::{ErrorKind, Join, JoinKind, PlanOptions, Scan, Source, Target, WriteOptions};
+use sort_merge_bucket::{ErrorKind, Join, JoinKind, Parallelism, PlanOptions, Scan, Source, Target, WriteOptions};
 
 use crate::support::data::DatasetData;
 use crate::support::forge::{replace_run, run_paths};
@@ -136,4 +137,38 @@ async fn a_transform_that_fails_leaves_nothing() {
     let error = failed.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::External);
     assert_eq!(store.objects().await, before);
+}
+
+/// Batches had 8192 rows however large the rows were, so that huge strings, or the maps of partials, made batches of any size.
+#[tokio::test]
+async fn huge_rows_come_in_batches_of_bounded_bytes() {
+    const ROWS: i64 = 64;
+    const BYTES: usize = 1 << 20;
+    let store = memory();
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
+    // Not one value repeated, which a dictionary would hold once.
+    let texts = (0..ROWS).map(|row| format!("{row:08}").repeat(BYTES / 8));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    let batch = RecordBatch::try_from_iter([("k", keys), ("text", texts)]).unwrap();
+    let mut datasets = vec![];
+    // Two runs that interleave, and one alone.
+    for (name, buckets) in [("a", 1), ("b", 2)] {
+        let spec = sort_merge_bucket::BucketSpec::new(["k"], buckets).unwrap();
+        let builder = sort_merge_bucket::DatasetWriter::builder(Arc::clone(&store), name, batch.schema(), spec);
+        let mut writer = builder.build().await.unwrap();
+        writer.write(&batch).await.unwrap();
+        datasets.push(writer.commit().await.unwrap());
+    }
+    for source in [vec![datasets[0].clone()], datasets.clone()] {
+        let expected = source.len() as i64 * ROWS;
+        let plan = Scan::new(source).plan().unwrap();
+        let batches: Vec<_> = plan.stream(Parallelism::Available).try_collect().await.unwrap();
+        let mut rows = 0;
+        for slot in &batches {
+            rows += slot.item.num_rows() as i64;
+            let bytes: usize = slot.item["text"].as_string_view().iter().flatten().map(str::len).sum();
+            assert!(bytes <= 6 * BYTES, "{bytes} bytes in one batch");
+        }
+        assert_eq!(rows, expected);
+    }
 }
