@@ -1,0 +1,135 @@
+//! A year of listening, from raw events to what every user hears at its end:
+//!
+//! 1. simulate what users listen to, week by week;
+//! 2. write it as raw events: Avro files in hourly partitions, in order of time, as an event-delivery system leaves them;
+//! 3. read them back and write a dataset of plays and one of playback contexts for each week, and one of users, all bucketed and sorted
+//!    by user;
+//! 4. join plays and contexts of each week, and aggregate them by user: the week's partial, with the exact sums of every song;
+//! 5. merge the partials into a year, without reading a play again;
+//! 6. join users with their year, and write the summaries: minutes, top songs, artists and genres, devices;
+//! 7. read them back, check them against what the raw events say, and print a few.
+//!
+//! Everything lies in one folder, so that other tools can check it. `cargo run --release --example wrapped -- --help` lists the options.
+#![expect(clippy::print_stdout, reason = "a command-line program")]
+
+mod calendar;
+mod catalogue;
+mod datasets;
+mod events;
+mod metered;
+mod names;
+mod options;
+mod raw;
+mod report;
+mod rollup;
+mod simulate;
+mod summary;
+mod witness;
+
+use std::fs;
+use std::sync::Arc;
+
+use indicatif::{DecimalBytes, HumanCount};
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use serde::{Deserialize, Serialize};
+
+use metered::{Meter, Metered};
+use options::Options;
+use raw::{Kind, Raw};
+use report::Step;
+use simulate::Simulation;
+use summary::Summaries;
+use witness::Witness;
+
+/// Whatever went wrong; the program ends with it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Users 1 to this are printed, and checked in every detail.
+const SHOWN: i64 = 3;
+
+fn main() -> Result<(), Failure> {
+    let Some(options) = Options::from_args()? else { return Ok(()) };
+    prepare(&options)?;
+    let Options { users, weeks, seed, out, buckets } = &options;
+    println!(
+        "{} users, {weeks} weeks, seed {seed}, {buckets} buckets, in {}",
+        HumanCount(u64::from(*users)),
+        out.display()
+    );
+    let (store, meter) = Metered::new(LocalFileSystem::new_with_prefix(out)?);
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(&options, &store, &meter))
+}
+
+async fn run(options: &Options, store: &Arc<dyn ObjectStore>, meter: &Meter) -> Result<(), Failure> {
+    let raw = Raw::new(&options.out);
+    Step::print_titles();
+    // Blocks, but nothing else runs yet.
+    let [simulated, events] = events::write(options, &raw)?;
+    simulated.print();
+    events.print();
+
+    let (datasets, witness, written) = datasets::write(options, store, &raw, Witness::of(1..=SHOWN), meter).await?;
+    written.print();
+
+    let listening = rollup::listening(store)?;
+    let partials = rollup::weeks(&listening, &datasets, meter).await?;
+    partials.print();
+    let (year, merged) = rollup::year(&listening, &datasets, meter).await?;
+    merged.print();
+    let (wrapped, summarised) = rollup::summaries(&listening, &datasets.users, &year, meter).await?;
+    summarised.print();
+
+    let summaries = Summaries::read(&wrapped, SHOWN).await?;
+    assert_eq!(summaries.plays as u64, witness.plays, "every play counts once");
+    assert_eq!(summaries.ms_played, witness.ms_played, "so does every millisecond");
+    let found: Vec<_> = summaries.some.iter().map(|summary| (summary.user_id, &summary.listening)).collect();
+    let expected: Vec<_> = witness.listening().collect();
+    assert_eq!(found, expected.iter().map(|(user, listening)| (*user, listening)).collect::<Vec<_>>());
+
+    let per_user = |bytes: u64| DecimalBytes(bytes / wrapped.statistics().rows.max(1));
+    println!(
+        "\nA user: {} of plays and contexts, {} of weekly partials, {} of the year, {} of the summary.\n",
+        per_user(datasets.bytes()),
+        per_user(partials.bytes_written),
+        per_user(year.statistics().bytes),
+        per_user(wrapped.statistics().bytes)
+    );
+    for summary in &summaries.some {
+        println!("{summary}");
+    }
+    println!("All plays and minutes are those of the raw events; so is every number of these users.");
+    Ok(())
+}
+
+/// What raw events depend on, remembered beside them.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Record {
+    simulation: u32,
+    users: u32,
+    seed: u64,
+}
+
+/// Makes the folder ready: raw events of the same simulation stay, everything else that an earlier run made goes.
+fn prepare(options: &Options) -> Result<(), Failure> {
+    let Options { users, seed, out, .. } = options;
+    let record = Record { simulation: Simulation::VERSION, users: *users, seed: *seed };
+    let file = out.join("simulation.json");
+    fs::create_dir_all(out)?;
+    let mut folders = [Kind::Plays, Kind::Contexts, Kind::Users].map(Kind::folder).to_vec();
+    folders.extend([rollup::LISTENING, rollup::WRAPPED]);
+    match fs::read_to_string(&file) {
+        Ok(text) if serde_json::from_str::<Record>(&text).is_ok_and(|left| left == record) => {}
+        Ok(_) => folders.push(Raw::FOLDER),
+        // Nothing is removed from a folder that is not ours.
+        Err(_) if fs::read_dir(out)?.next().is_none() => {}
+        Err(_) => return Err(format!("--out is not empty and not of an earlier run: {}", out.display()).into()),
+    }
+    for folder in folders.into_iter().map(|folder| out.join(folder)).filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::write(file, serde_json::to_string_pretty(&record)?)?;
+    Ok(())
+}

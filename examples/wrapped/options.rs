@@ -1,0 +1,59 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+
+use crate::Failure;
+
+const HELP: &str = "\
+Simulates a year of listening as raw events, writes it as weekly sort-merge-bucket datasets, and makes of them what every user hears at
+the end of the year: minutes, top songs, top artists, top genres.
+
+  --users N     users, about 3,000 plays a year each [default: 1000]
+  --weeks N     ISO weeks, beginning with 2025-W01 [default: 52]
+  --seed N      the same seed gives the same rows [default: 2025]
+  --out DIR     folder of everything that is written, some 220 KB per user and year [default: target/wrapped]
+  --buckets N   buckets of each dataset [default: 32]
+
+Raw events that an earlier run of the same seed and number of users left in --out are used again; all else there is made anew.
+";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) users: u32,
+    pub(crate) weeks: u32,
+    pub(crate) seed: u64,
+    pub(crate) out: PathBuf,
+    pub(crate) buckets: u32,
+}
+
+impl Options {
+    /// The options, or `None` if only help was wanted.
+    pub(crate) fn from_args() -> Result<Option<Self>, Failure> {
+        let mut options = Self { users: 1000, weeks: 52, seed: 2025, out: "target/wrapped".into(), buckets: 32 };
+        let mut args = lexopt::Parser::from_env();
+        while let Some(arg) = args.next()? {
+            match arg {
+                Long("users") => options.users = args.value()?.parse()?,
+                Long("weeks") => options.weeks = args.value()?.parse()?,
+                Long("seed") => options.seed = args.value()?.parse()?,
+                Long("out") => options.out = args.value()?.into(),
+                Long("buckets") => options.buckets = args.value()?.parse()?,
+                Long("help") | Short('h') => {
+                    print!("{HELP}");
+                    return Ok(None);
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        if options.users == 0 || options.weeks == 0 || options.buckets == 0 {
+            return Err("--users, --weeks and --buckets are at least 1".into());
+        }
+        if options.weeks > 999 {
+            return Err("--weeks is at most 999".into());
+        }
+        Ok(Some(options))
+    }
+}
