@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Date32Array, Datum, Decimal128Array, FixedSizeBinaryArray,
-    Float64Array, Int64Array, RecordBatch, Scalar, StringViewArray, TimestampMicrosecondArray, TimestampNanosecondArray,
-    UInt64Array,
+    Float64Array, Int64Array, RecordBatch, Scalar, StringViewArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, UInt64Array,
 };
 use arrow::compute::kernels::cmp;
 use arrow::compute::{CastOptions, and_kleene, cast_with_options, is_null, not, or_kleene};
@@ -93,7 +93,7 @@ pub enum Literal {
     /// For integers, decimals and floats.
     UInt64(u64),
     /// For floats.
-    Float64(f64),
+    Float64(#[serde(with = "any_float")] f64),
     /// For strings.
     Utf8(String),
     /// For binary, of fixed size or not.
@@ -102,6 +102,30 @@ pub enum Literal {
     Date(NaiveDate),
     /// For timestamps.
     Timestamp(DateTime<Utc>),
+}
+
+/// Floats as JSON numbers, and those that JSON has no numbers for as strings: they must be told apart where predicates are compared as text.
+mod any_float {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Repr {
+        Number(f64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { serializer.serialize_f64(*value) } else { serializer.serialize_str(&value.to_string()) }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Repr::deserialize(deserializer)? {
+            Repr::Number(value) => Ok(value),
+            Repr::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 macro_rules! literal_from {
@@ -260,7 +284,9 @@ fn compare(values: &ArrayRef, comparison: Comparison, literal: &Literal, column:
     let values: ArrayRef = match data_type {
         DataType::Float64 => Arc::new(values.as_primitive::<Float64Type>().unary::<_, Float64Type>(plain)),
         DataType::Float32 => Arc::new(
-            values.as_primitive::<Float32Type>().unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }),
+            values
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }),
         ),
         _ => Arc::clone(values),
     };
