@@ -966,6 +966,9 @@ fn a_filter_of_a_filter_keeps_what_both_keep_and_says_so() {
     ];
     let sums = twice.update(&Segments::new(&columns, &[0, 3, 3, 4]).unwrap()).unwrap();
     assert_eq!(sums.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(3), None, Some(4)]);
+    // Segments need not begin at the first row.
+    let sums = twice.update(&Segments::new(&columns, &[2, 3, 4]).unwrap()).unwrap();
+    assert_eq!(sums.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(3), Some(4)]);
 }
 
 #[test]
