@@ -77,7 +77,7 @@
 //!
 //! # Quirks
 //!
-//! * A null key equals nothing in a join, and is a group of its own in a co-group.
+//! * A null key equals nothing in a join, and is a group of its own in a co-group or aggregation.
 //! * Floats cannot be keys: they have no equality that survives hashing.
 //! * Strings and binary come back as `Utf8View` and `BinaryView`, dictionaries as their values, timestamps in seconds as milliseconds.
 //! * `UInt64` keys meet only `UInt64` keys; all other integers meet each other.
@@ -93,6 +93,9 @@
 //! | choose what to read | [`Source`] |
 //! | scan, join, co-group | [`Scan`], [`Join`], [`CoGroup`], which make a [`Plan`] |
 //! | run a plan | [`Plan::stream`], [`Plan::execute`] |
+//! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`CountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
+//! | aggregate by week, merge into years | [`Rollup`]; the guide is `docs/rollups.md` |
+//! | keep some rows of an aggregate | [`Predicate`] |
 //! | write a plan's result | [`Plan::transform`], [`Target`] |
 //! | handle failure | [`Error`], [`ErrorKind`] |
 //!
@@ -162,3 +165,8 @@ pub use write::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of the guide to rollups.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/rollups.md")]
+struct Rollups;

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, UInt64Array};
-use arrow::buffer::OffsetBuffer;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field};
 
+use crate::aggregate::items::Items;
 use crate::aggregate::segments::{bad_input, inner_offsets, keep_valid, not_state_type, one_type, states};
 use crate::aggregate::{Aggregator, Definition, Segments};
-use crate::error::{Error, ErrorKind, Result};
-use crate::merge::{Extract, ForKeys, Keys, dispatch};
+use crate::error::Result;
 use crate::schema::is_key_type;
 
 /// Counts the distinct values of a column exactly, nulls left out.
@@ -75,43 +74,8 @@ impl Aggregator for CountDistinct {
 
 /// Per segment, its distinct values in order.
 fn sets(values: &ArrayRef, offsets: &[usize]) -> Result<ArrayRef> {
-    let (rows, ends) = dispatch(&[values.data_type().clone()], Sets { values, offsets })?;
-    let values = take(values, &rows, None)?;
+    let items = Items::group(values, offsets)?;
+    let values = take(values, &items.firsts(), None)?;
     let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
-    Ok(Arc::new(ListArray::try_new(item, list_offsets(&ends)?, values, None)?))
-}
-
-/// Offsets of lists; `LimitExceeded` beyond the 2³¹ values of one array.
-pub(super) fn list_offsets(ends: &[usize]) -> Result<OffsetBuffer<i32>> {
-    match ends.iter().map(|end| i32::try_from(*end)).collect::<Result<Vec<_>, _>>() {
-        Ok(ends) => Ok(OffsetBuffer::new(ends.into())),
-        Err(_) => Err(Error::new(ErrorKind::LimitExceeded, "the states of one batch have more than 2³¹ values")),
-    }
-}
-
-struct Sets<'a> {
-    values: &'a ArrayRef,
-    offsets: &'a [usize],
-}
-
-impl ForKeys for Sets<'_> {
-    /// The first row of each distinct value, and where the sets end.
-    type Output = (UInt64Array, Vec<usize>);
-
-    fn run<E: Extract>(self, extract: E) -> Result<Self::Output> {
-        let keys = extract.extract(&[Arc::clone(self.values)])?;
-        let mut rows: Vec<u64> = vec![];
-        let mut ends = vec![0];
-        let mut segment = vec![];
-        for range in self.offsets.windows(2) {
-            segment.clear();
-            segment.extend((range[0]..range[1]).map(|row| (keys.value(row), row as u64)));
-            // Stable: finds the sorted stretches of merged states, and takes the first of equal values.
-            segment.sort_by(|a, b| a.0.cmp(&b.0));
-            segment.dedup_by(|later, first| later.0 == first.0);
-            rows.extend(segment.iter().map(|(_, row)| *row));
-            ends.push(rows.len());
-        }
-        Ok((rows.into(), ends))
-    }
+    Ok(Arc::new(ListArray::try_new(item, items.offsets()?, values, None)?))
 }

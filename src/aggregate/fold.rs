@@ -98,7 +98,7 @@ where
     ) -> Result<Self> {
         let inputs: Vec<String> = inputs.into_iter().map(Into::into).collect();
         Ok(Self {
-            definition: definition.with_parameter("inputs", inputs.join(",")),
+            definition: definition.with_parameter("inputs", format!("{inputs:?}")),
             inputs,
             state: field_of::<S>()?,
             output: field_of::<O>()?,

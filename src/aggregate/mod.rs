@@ -5,7 +5,7 @@
 //! * `count`, `sum`, `extreme`, `distinct`, `sum_map`, `top_k`: the functions.
 //! * `filtered`: any aggregate over the rows that a predicate keeps.
 //! * `fold`: aggregates written row by row over plain Rust types.
-//! * `segments`: helpers over segments that several functions share.
+//! * `segments`, `items`: helpers over segments, and over the items of segments, that several functions share.
 //! * `kernel`: the state machine that turns sorted rows into states, merges states and finishes them.
 //!
 //! ```text
@@ -20,6 +20,7 @@ mod distinct;
 mod extreme;
 mod filtered;
 mod fold;
+mod items;
 mod kernel;
 mod laws;
 mod segments;

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, MapArray, PrimitiveArray, StructArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, Int64Array, MapArray, PrimitiveArray, StructArray};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
-use crate::aggregate::distinct::list_offsets;
+use crate::aggregate::items::Items;
 use crate::aggregate::segments::{bad_input, inner_offsets, keep_valid, map_states, not_state_type, states};
 use crate::aggregate::sum::{Summand, WithSummands, sum_type, with_summands};
 use crate::aggregate::{Aggregator, Definition, Segments};
 use crate::error::Result;
-use crate::merge::{Extract, ForKeys, Keys, dispatch};
 use crate::schema::is_key_type;
 
 /// Adds up a weight by item: for each key, a map from item to sum. Or counts rows by item.
@@ -121,69 +120,26 @@ pub(super) fn item_and_sum(state: &DataType) -> Option<(&DataType, &DataType)> {
 
 /// Per segment, the sums of `weights` by item. Neither column has nulls.
 fn sum_by_item(items: &ArrayRef, weights: &ArrayRef, offsets: &[usize]) -> Result<ArrayRef> {
-    let Grouped { rows, sums, ends } = with_summands(weights, BySum { items, offsets })?;
-    let items = take(items, &rows, None)?;
+    let groups = Items::group(items, offsets)?;
+    let items = take(items, &groups.firsts(), None)?;
+    let sums = with_summands(weights, Sums(&groups))?;
     let fields = entry_fields(items.data_type().clone(), sums.data_type().clone());
     let entries = StructArray::try_new(fields.clone(), vec![items, sums], None)?;
-    Ok(Arc::new(MapArray::try_new(entries_field(fields), list_offsets(&ends)?, entries, None, false)?))
+    Ok(Arc::new(MapArray::try_new(entries_field(fields), groups.offsets()?, entries, None, false)?))
 }
 
-/// Items with their sums, segment after segment.
-struct Grouped {
-    /// A row of each item.
-    rows: UInt64Array,
-    sums: ArrayRef,
-    ends: Vec<usize>,
-}
+struct Sums<'a>(&'a Items);
 
-struct BySum<'a> {
-    items: &'a ArrayRef,
-    offsets: &'a [usize],
-}
+impl WithSummands for Sums<'_> {
+    type Output = ArrayRef;
 
-impl WithSummands for BySum<'_> {
-    type Output = Grouped;
-
-    fn run<T: Summand>(self, weights: &PrimitiveArray<T>) -> Result<Grouped> {
-        dispatch(&[self.items.data_type().clone()], ByItem { items: self.items, offsets: self.offsets, weights })
-    }
-}
-
-struct ByItem<'a, T: Summand> {
-    items: &'a ArrayRef,
-    offsets: &'a [usize],
-    weights: &'a PrimitiveArray<T>,
-}
-
-impl<T: Summand> ForKeys for ByItem<'_, T> {
-    type Output = Grouped;
-
-    fn run<E: Extract>(self, extract: E) -> Result<Grouped> {
-        let items = extract.extract(&[Arc::clone(self.items)])?;
-        let weights = self.weights.values();
-        let mut rows: Vec<u64> = vec![];
-        let mut sums: Vec<T::Native> = vec![];
-        let mut ends = vec![0];
-        let mut segment = vec![];
-        for range in self.offsets.windows(2) {
-            segment.clear();
-            segment.extend((range[0]..range[1]).map(|row| (items.value(row), row)));
-            // Stable: finds the sorted stretches of merged maps, and adds floats in the order of their rows.
-            segment.sort_by(|a, b| a.0.cmp(&b.0));
-            let mut at = 0;
-            while at < segment.len() {
-                let (item, first) = segment[at];
-                let mut sum = T::ZERO;
-                while at < segment.len() && segment[at].0 == item {
-                    sum = T::add(sum, T::widen(weights[segment[at].1]))?;
-                    at += 1;
-                }
-                rows.push(first as u64);
-                sums.push(T::narrow(sum)?);
-            }
-            ends.push(rows.len());
-        }
-        let sums = PrimitiveArray::<T>::new(sums.into(), None).with_data_type(self.weights.data_type().clone());
-        Ok(Grouped { rows: rows.into(), sums: Arc::new(sums), ends })
+    fn run<T: Summand>(self, weights: &PrimitiveArray<T>) -> Result<ArrayRef> {
+        let values = weights.values();
+        let sum = |rows: &[usize]| -> Result<T::Native> {
+            let add = |sum, row: &usize| T::add(sum, T::widen(values[*row]));
+            T::narrow(rows.iter().try_fold(T::ZERO, add)?)
+        };
+        let sums = self.0.rows().map(sum).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(PrimitiveArray::<T>::new(sums.into(), None).with_data_type(weights.data_type().clone())))
     }
 }

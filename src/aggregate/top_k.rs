@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, ListArray, PrimitiveArray, StructArray, UInt
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
-use crate::aggregate::distinct::list_offsets;
+use crate::aggregate::items::list_offsets;
 use crate::aggregate::segments::{map_states, not_state_type};
 use crate::aggregate::sum::{Summand, WithSummands, with_summands};
 use crate::aggregate::sum_map::item_and_sum;

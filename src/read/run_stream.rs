@@ -28,6 +28,13 @@ use crate::task::{Task, guard, spawn};
 /// The size of the Parquet trailer: the footer's length and the magic.
 const TRAILER: usize = 8;
 
+/// A decoded batch has about this many bytes at most: rows with large values, such as the maps of partials, come in smaller batches. Above what a
+/// batch of the default size has of 256 bytes per row, so that ordinary rows are not concerned.
+const BATCH_BYTES: u64 = 2 << 20;
+
+/// What a decoded value takes at least, about.
+const VALUE_BYTES: u64 = 8;
+
 /// Everything needed to read one run as batches of its source.
 #[derive(Debug, Clone)]
 pub(crate) struct RunReader {
@@ -180,6 +187,20 @@ fn chunk_ranges(
                 .ok_or_else(|| Error::corrupt("a column chunk lies outside its file"))
         })
         .collect()
+}
+
+/// The rows of a batch of a row group: as many as wanted, or fewer if they are large.
+fn batch_rows(metadata: &ParquetMetaData, mask: &ProjectionMask, row_group: usize, wanted: usize) -> usize {
+    let group = metadata.row_group(row_group);
+    let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+    // Dictionaries and runs of equal values grow when they are decoded: at least a view or a number per value.
+    let bytes = columns.fold(0_u64, |sum, (_, chunk)| {
+        let values = u64::try_from(chunk.num_values()).unwrap_or(0).saturating_mul(VALUE_BYTES);
+        sum.saturating_add(values.max(u64::try_from(chunk.uncompressed_size()).unwrap_or(0)))
+    });
+    let per_row = bytes / u64::try_from(group.num_rows()).unwrap_or(0).max(1);
+    let rows = usize::try_from(BATCH_BYTES / per_row.max(1)).unwrap_or(wanted);
+    rows.clamp(1, wanted.max(1))
 }
 
 /// Streams the rows of one run, in batches of its source.
@@ -342,7 +363,7 @@ impl Reading {
         let mut decoder = ParquetPushDecoderBuilder::new_with_metadata(self.metadata.clone())
             .with_row_groups(vec![self.row_group])
             .with_projection(self.mask.clone())
-            .with_batch_size(reader.batch_size)
+            .with_batch_size(batch_rows(self.metadata.metadata(), &self.mask, self.row_group, reader.batch_size))
             .build()?;
         decoder.push_ranges(ranges, bytes)?;
         self.left = self.metadata.metadata().row_group(self.row_group).num_rows() as u64;

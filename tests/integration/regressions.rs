@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
+use futures::TryStreamExt;
 use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
-use sort_merge_bucket::{ErrorKind, Join, JoinKind, PlanOptions, Scan, Source, Target, WriteOptions};
+use sort_merge_bucket::{ErrorKind, Join, JoinKind, Parallelism, PlanOptions, Scan, Source, Target, WriteOptions};
 
 use crate::support::data::DatasetData;
 use crate::support::forge::{replace_run, run_paths};
@@ -45,10 +46,22 @@ async fn a_footer_that_leaves_out_row_groups_is_corrupt() {
         let shortened = metadata.clone().into_builder().set_row_groups(groups).build();
         let mut forged = file[..body].to_vec();
         ParquetMetaDataWriter::new(&mut forged, &shortened).finish().unwrap();
-        replace_run(&store, &dataset, 0, forged.into(), 25).await;
-        let opened = sort_merge_bucket::Dataset::open(Arc::clone(&store), "d").await.unwrap();
-        let error = failure(&Scan::new(&opened).plan().unwrap()).await;
-        assert_error(&error, ErrorKind::Corrupt, &["another number of rows", "expected=`25`"]);
+        let mut files = vec![forged.clone()];
+        if kept > 0 {
+            // A footer that claims 25 rows all the same: its field 3, as Thrift's compact protocol writes it, followed by the list of groups.
+            let rows = 10 * kept as u8;
+            let at = body + forged[body..].windows(3).position(|bytes| bytes == [0x16, 2 * rows, 0x19]).unwrap();
+            forged[at + 1] = 50;
+            let claims = ParquetMetaDataReader::decode_metadata(&forged[body..forged.len() - 8]).unwrap();
+            assert_eq!((claims.file_metadata().num_rows(), claims.num_row_groups()), (25, kept));
+            files.push(forged);
+        }
+        for forged in files {
+            replace_run(&store, &dataset, 0, forged.into(), 25).await;
+            let opened = sort_merge_bucket::Dataset::open(Arc::clone(&store), "d").await.unwrap();
+            let error = failure(&Scan::new(&opened).plan().unwrap()).await;
+            assert_error(&error, ErrorKind::Corrupt, &["another number of rows", "expected=`25`"]);
+        }
     }
 }
 
@@ -124,4 +137,38 @@ async fn a_transform_that_fails_leaves_nothing() {
     let error = failed.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::External);
     assert_eq!(store.objects().await, before);
+}
+
+/// Batches had 8192 rows however large the rows were, so that huge strings, or the maps of partials, made batches of any size.
+#[tokio::test]
+async fn huge_rows_come_in_batches_of_bounded_bytes() {
+    const ROWS: i64 = 64;
+    const BYTES: usize = 1 << 20;
+    let store = memory();
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
+    // Not one value repeated, which a dictionary would hold once.
+    let texts = (0..ROWS).map(|row| format!("{row:08}").repeat(BYTES / 8));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    let batch = RecordBatch::try_from_iter([("k", keys), ("text", texts)]).unwrap();
+    let mut datasets = vec![];
+    // Two runs that interleave, and one alone.
+    for (name, buckets) in [("a", 1), ("b", 2)] {
+        let spec = sort_merge_bucket::BucketSpec::new(["k"], buckets).unwrap();
+        let builder = sort_merge_bucket::DatasetWriter::builder(Arc::clone(&store), name, batch.schema(), spec);
+        let mut writer = builder.build().await.unwrap();
+        writer.write(&batch).await.unwrap();
+        datasets.push(writer.commit().await.unwrap());
+    }
+    for source in [vec![datasets[0].clone()], datasets.clone()] {
+        let expected = source.len() as i64 * ROWS;
+        let plan = Scan::new(source).plan().unwrap();
+        let batches: Vec<_> = plan.stream(Parallelism::Available).try_collect().await.unwrap();
+        let mut rows = 0;
+        for slot in &batches {
+            rows += slot.item.num_rows() as i64;
+            let bytes: usize = slot.item["text"].as_string_view().iter().flatten().map(str::len).sum();
+            assert!(bytes <= 6 * BYTES, "{bytes} bytes in one batch");
+        }
+        assert_eq!(rows, expected);
+    }
 }
