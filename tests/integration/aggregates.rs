@@ -311,6 +311,42 @@ async fn floats_follow_the_stated_rules_for_zeros_and_nan() {
     );
 }
 
+#[tokio::test]
+async fn nan_and_signed_zeros_have_one_place_in_the_order_of_values_and_of_sums() {
+    let store = memory();
+    let float = |v: f64| Value::Float(v.to_bits());
+    let fields = vec![
+        field("k", DataType::Int64, false),
+        field("item", DataType::Utf8, false),
+        field("v", DataType::Float64, true),
+    ];
+    let values = [("a", f64::NAN), ("b", f64::INFINITY), ("c", 0.0), ("d", -0.0), ("e", -f64::NAN), ("f", 1.0)];
+    let row = |(item, v): (&str, f64)| vec![int(1), text(item), float(v)];
+    let (first, second) = values.split_at(3);
+    let data = DatasetData::new(fields, &["k"], 2, first.iter().copied().map(row).collect());
+    let data = data.and_write(2, second.iter().copied().map(row).collect());
+    let dataset = data.write(&store, "d").await;
+    let found = results(
+        Aggregate::over(&dataset)
+            .aggregate("min", Min::of("v"))
+            .aggregate("max", Max::of("v"))
+            .aggregate("plain_max", Max::of("v").filter(Predicate::lt("v", f64::INFINITY)))
+            .aggregate("plain_min", Min::of("v").filter(Predicate::lt("v", f64::INFINITY)))
+            .aggregate("count", Count::of("v"))
+            .aggregate("top", TopK::of("item").weighted_by("v").with_limit(5)),
+    )
+    .await;
+    // Extremes and ranks by IEEE 754's total order, in which a NaN's sign counts.
+    let top = [("a", f64::NAN), ("b", f64::INFINITY), ("f", 1.0), ("c", 0.0), ("d", -0.0)];
+    let Value::Many(ranked) = found[0][6].clone() else { unreachable!() };
+    let names: Vec<&Value> =
+        ranked.iter().map(|entry| if let Value::Many(e) = entry { &e[0] } else { entry }).collect();
+    // A sum begins at 0.0, so that the sum of −0.0 alone is 0.0 and the lesser item is first.
+    assert_eq!(names, top.map(|(item, _)| text(item)).iter().collect::<Vec<_>>());
+    let expected = [int(1), float(-f64::NAN), float(f64::NAN), float(1.0), float(-0.0), int(6)];
+    assert_eq!(found[0][..6], expected);
+}
+
 /// Rows of one key with a column per type, and how many of them each predicate keeps.
 async fn kept(store: &Arc<dyn ObjectStore>, column: (DataType, Vec<Value>), predicates: &[(Predicate, i128)]) {
     let path = format!("kept/{}", store_name(&column.0));

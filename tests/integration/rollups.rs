@@ -658,6 +658,45 @@ async fn weeks_of_other_integer_widths_merge() {
 }
 
 #[tokio::test]
+async fn periods_of_composite_keys_with_nulls_merge() {
+    let store = memory();
+    let fields = vec![
+        field("name", DataType::Utf8, true),
+        field("v", DataType::Decimal128(9, 2), true),
+        field("day", DataType::Date32, true),
+    ];
+    let or_null = |value: Value, null: bool| if null { Value::Null } else { value };
+    let row = |at: i128| {
+        let name = or_null(text(["a", "b", "c"][at as usize % 3]), at % 4 == 3);
+        vec![name, or_null(int(at * 7), at % 6 == 5), or_null(int(at % 2 + 20_000), at % 5 == 4)]
+    };
+    // The oracle wants the key first.
+    let keyed = |row: &Row| vec![row[0].clone(), row[2].clone(), row[1].clone()];
+    let columns = [fields[0].clone(), fields[2].clone(), fields[1].clone()];
+    let functions = [Function::Rows, Function::Sum(2), Function::Mean(2), Function::Top(2, None, 2), Function::Max(0)];
+    let asked: Vec<Asked> = functions.into_iter().map(Asked::from).collect();
+    let rollup = asked.iter().enumerate().fold(Rollup::builder(Arc::clone(&store), "r"), |all, (at, asked)| {
+        all.aggregate(format!("a{at}"), asked.aggregator(&columns))
+    });
+    let rollup = rollup.with_plan_options(PlanOptions::default().with_batch_size(3)).build().unwrap();
+    let mut all = vec![];
+    for (at, buckets) in [6_u32, 4, 6, 1].into_iter().enumerate() {
+        let events: Vec<Row> = (0..40 + at as i128).map(|n| row(n * (at as i128 + 1))).collect();
+        all.extend(events.iter().map(keyed));
+        let data = DatasetData::new(fields.clone(), &["name", "day"], buckets, events);
+        let dataset = data.write(&store, &format!("week={at}")).await;
+        assert_valid(&rollup.update(&format!("w{at}"), &dataset).await.unwrap()).await;
+    }
+    let expected = aggregate(&columns, 2, &all, &asked);
+    rollup.merge("half", ["w0", "w2"]).await.unwrap();
+    let year = rollup.merge("year", ["w3", "half", "w1"]).await.unwrap();
+    assert_valid(&year).await;
+    assert_eq!((year.spec().key(), year.spec().buckets().get()), (&["name".to_owned(), "day".to_owned()][..], 1));
+    assert_same(&sorted(rows(&rollup.plan(["year"]).await.unwrap()).await), &expected, &asked);
+    assert_same(&sorted(rows(&rollup.plan(["w1", "half", "w3"]).await.unwrap()).await), &expected, &asked);
+}
+
+#[tokio::test]
 async fn a_dropped_period_is_missing_until_it_is_updated() {
     let (_, store, weeks, events) = three_weeks().await;
     let rollup = builder(&store).build().unwrap();
