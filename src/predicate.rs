@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Date32Array, Datum, Decimal128Array, FixedSizeBinaryArray,
-    Float64Array, Int64Array, RecordBatch, Scalar, StringViewArray, TimestampMicrosecondArray, UInt64Array,
+    Float64Array, Int64Array, RecordBatch, Scalar, StringViewArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, UInt64Array,
 };
 use arrow::compute::kernels::cmp;
 use arrow::compute::{CastOptions, and_kleene, cast_with_options, is_null, not, or_kleene};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema, TimeUnit};
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +93,7 @@ pub enum Literal {
     /// For integers, decimals and floats.
     UInt64(u64),
     /// For floats.
-    Float64(f64),
+    Float64(#[serde(with = "any_float")] f64),
     /// For strings.
     Utf8(String),
     /// For binary, of fixed size or not.
@@ -101,6 +102,30 @@ pub enum Literal {
     Date(NaiveDate),
     /// For timestamps.
     Timestamp(DateTime<Utc>),
+}
+
+/// Floats as JSON numbers, and those that JSON has no numbers for as strings: they must be told apart where predicates are compared as text.
+mod any_float {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Repr {
+        Number(f64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { serializer.serialize_f64(*value) } else { serializer.serialize_str(&value.to_string()) }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Repr::deserialize(deserializer)? {
+            Repr::Number(value) => Ok(value),
+            Repr::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 macro_rules! literal_from {
@@ -255,10 +280,14 @@ fn compare(values: &ArrayRef, comparison: Comparison, literal: &Literal, column:
         let message = "a predicate compares a column with a literal that is no value of its type";
         Error::invalid_input(format!("{message}, column=`{column}`, type=`{data_type}`, literal=`{literal}`"))
     })?;
-    // One zero: arrow's total order tells −0.0 and 0.0 apart.
+    // One zero and one NaN: arrow's total order tells −0.0 and 0.0 apart, and has NaNs with a sign before all numbers.
     let values: ArrayRef = match data_type {
-        DataType::Float64 => Arc::new(values.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| v + 0.0)),
-        DataType::Float32 => Arc::new(values.as_primitive::<Float32Type>().unary::<_, Float32Type>(|v| v + 0.0)),
+        DataType::Float64 => Arc::new(values.as_primitive::<Float64Type>().unary::<_, Float64Type>(plain)),
+        DataType::Float32 => Arc::new(
+            values
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }),
+        ),
         _ => Arc::clone(values),
     };
     let values: &dyn Datum = &values;
@@ -271,6 +300,11 @@ fn compare(values: &ArrayRef, comparison: Comparison, literal: &Literal, column:
         Comparison::Gt => cmp::gt(values, &scalar),
         Comparison::GtEq => cmp::gt_eq(values, &scalar),
     }?)
+}
+
+/// A float without the sign of a zero, and without that and the payload of a NaN.
+fn plain(value: f64) -> f64 {
+    if value.is_nan() { f64::NAN } else { value + 0.0 }
 }
 
 impl Literal {
@@ -292,7 +326,7 @@ impl Literal {
             (Self::UInt64(v), _) if is_float && (*v as f64) as i128 == i128::from(*v) => {
                 Arc::new(Float64Array::from(vec![*v as f64]))
             }
-            (Self::Float64(v), _) if is_float => Arc::new(Float64Array::from(vec![*v + 0.0])),
+            (Self::Float64(v), _) if is_float => Arc::new(Float64Array::from(vec![plain(*v)])),
             (Self::Utf8(v), D::Utf8View) => Arc::new(StringViewArray::from(vec![v.as_str()])),
             (Self::Binary(v), D::BinaryView) => Arc::new(BinaryViewArray::from(vec![v.as_slice()])),
             (Self::Binary(v), D::FixedSizeBinary(width)) if usize::try_from(*width) == Ok(v.len()) => {
@@ -305,6 +339,10 @@ impl Literal {
                     Err(_) => return Ok(None),
                 }
             }
+            (Self::Timestamp(v), D::Timestamp(TimeUnit::Nanosecond, zone)) => match v.timestamp_nanos_opt() {
+                Some(nanos) => Arc::new(TimestampNanosecondArray::from(vec![nanos]).with_timezone_opt(zone.clone())),
+                None => return Ok(None),
+            },
             (Self::Timestamp(v), D::Timestamp(_, zone)) => {
                 if v.timestamp_subsec_nanos() % 1000 != 0 {
                     return Ok(None);

@@ -122,7 +122,7 @@ impl Aggregate {
         self.with_named(Named { name: name.into(), source: None, aggregator: Arc::new(aggregator) })
     }
 
-    /// Adds an aggregate over one source of a co-group.
+    /// Adds an aggregate over one source of a co-group. Over states, it is the same as [`aggregate`](Self::aggregate).
     #[must_use]
     pub fn aggregate_of(self, source: impl Into<String>, name: impl Into<String>, aggregator: impl Aggregator) -> Self {
         self.with_named(Named { name: name.into(), source: Some(source.into()), aggregator: Arc::new(aggregator) })
@@ -279,6 +279,8 @@ impl Aggregate {
     fn bind_one(&self, named: &Named, names: &[String], schemas: &[SchemaRef]) -> Result<(Bound, DataType, DataType)> {
         let Named { name, source, aggregator } = named;
         let source = match (source, names) {
+            // States know of no sources: which one they came from is part of the rollup's definition.
+            _ if matches!(self.input, Input::States(_)) => 0,
             (None, [_]) => 0,
             (None, _) => return Err(Error::invalid_input("name the source that it reads (aggregate_of)")),
             (Some(source), _) => names
@@ -312,7 +314,7 @@ impl Aggregate {
         match &self.input {
             Input::Rows(AggregateInput::Source(_)) => "scan".to_owned(),
             Input::Rows(AggregateInput::Join(join)) => join.describe_fully(),
-            Input::Rows(AggregateInput::CoGroup(_)) => "co-group".to_owned(),
+            Input::Rows(AggregateInput::CoGroup(group)) => group.describe_fully(),
             Input::States(_) => "states".to_owned(),
         }
     }

@@ -224,14 +224,17 @@ impl Join {
         self
     }
 
-    /// Everything that the joined rows depend on beside the datasets.
+    /// Everything that the joined rows depend on beside the datasets. A name that both sides have means the side that reads it.
     pub(super) fn describe_fully(&self) -> String {
+        let columns = |source: &Source| source.columns.clone().unwrap_or_default();
         format!(
-            "{} with {} sort columns, prefixes `{}` and `{}`",
+            "{} with {} sort columns, prefixes `{}` and `{}`, columns {:?} and {:?}",
             self.describe(),
             self.sort_columns,
             self.left_prefix,
-            self.right_prefix
+            self.right_prefix,
+            columns(&self.left),
+            columns(&self.right)
         )
     }
 
@@ -419,6 +422,11 @@ impl CoGroup {
             }
         }
         self.sources.clone()
+    }
+
+    /// Everything that aggregates of the groups depend on beside the datasets: which source they mean by a name.
+    pub(super) fn describe_fully(&self) -> String {
+        format!("co-group of {:?}", self.sources.iter().map(|(name, _)| name).collect::<Vec<_>>())
     }
 
     fn resolve(&self) -> Result<(Arc<Resolved>, SchemaRef)> {

@@ -293,7 +293,8 @@ impl Rollup {
         let mut foreign = vec![];
         for dataset in &datasets {
             let provenance = Provenance::read(dataset)?;
-            let period = dataset.path().filename().unwrap_or_default().trim_start_matches(FOLDER_PREFIX).to_owned();
+            let folder = dataset.path().filename().unwrap_or_default();
+            let period = folder.strip_prefix(FOLDER_PREFIX).unwrap_or(folder).to_owned();
             match provenance.filter(|provenance| provenance.is_of(&self.aggregates)) {
                 None => foreign.push(period),
                 Some(provenance) => {

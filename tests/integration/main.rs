@@ -1,8 +1,9 @@
 //! The integration tests, one binary: everything through the crate's public interface alone.
 //!
-//! * `support`: random data (`data`), an independent engine over plain values (`oracle`), stores that record and fail (`stores`), bytes of
-//!   runs and manifests made by hand (`forge`).
-//! * `joins`, `cogroups`, `sources`, `plans`, `transform`: what plans return, against the oracle.
+//! * `support`: random data (`data`), an independent engine over plain values (`oracle`, `aggregates`), stores that record and fail (`stores`),
+//!   bytes of runs and manifests made by hand (`forge`).
+//! * `joins`, `cogroups`, `sources`, `plans`, `aggregates`, `transform`: what plans return, against the oracle.
+//! * `rollups`: partials per period, merged in every way, made again, and refused.
 //! * `laws`: equalities that hold whatever the data are.
 //! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
 //! * `io_patterns`: which requests a plan makes; `commit`: crashes, races and retries; `hostile`: damaged bytes.
@@ -11,6 +12,8 @@
 //!
 //! Families by name: `oracle_*` against an obvious implementation, `law_*` algebra, `differential_*` two ways of our own.
 
+#[cfg(test)]
+mod aggregates;
 #[cfg(test)]
 mod cogroups;
 #[cfg(test)]
@@ -33,6 +36,8 @@ mod laws;
 mod plans;
 #[cfg(test)]
 mod regressions;
+#[cfg(test)]
+mod rollups;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The ways in which systems of this kind are known to return wrong rows without an error: each is shown to be right, or detected, here.
+//! The ways in which systems of this kind are known to return wrong rows without an error: each is shown to be right, or detected, here; those of
+//! aggregates in `aggregates` and `rollups`.
 
 use std::sync::Arc;
 

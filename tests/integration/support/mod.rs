@@ -1,5 +1,6 @@
 //! What the tests share: random data, an oracle, stores, and ways to run a plan to its end.
 
+pub(crate) mod aggregates;
 pub(crate) mod data;
 pub(crate) mod forge;
 pub(crate) mod oracle;

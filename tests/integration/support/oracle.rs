@@ -4,8 +4,9 @@
 //! out from its definition.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
     TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
@@ -23,7 +24,7 @@ pub(crate) enum Value {
     Float(u64),
     Text(String),
     Bytes(Vec<u8>),
-    /// Items of a list, fields of a struct.
+    /// Items of a list, fields of a struct, entries of a map.
     Many(Vec<Self>),
     Null,
 }
@@ -85,6 +86,11 @@ pub(crate) fn values_of(array: &ArrayRef) -> Vec<Value> {
         D::List(_) => {
             let lists = array.as_list::<i32>();
             lists.iter().map(|items| items.map_or(Value::Null, |items| Value::Many(values_of(&items)))).collect()
+        }
+        D::Map(_, _) => {
+            let maps = array.as_map();
+            let entries = |map: StructArray| Value::Many(values_of(&(Arc::new(map) as ArrayRef)));
+            maps.iter().map(|map| map.map_or(Value::Null, entries)).collect()
         }
         D::Struct(_) => {
             let fields: Vec<Vec<Value>> = array.as_struct().columns().iter().map(values_of).collect();
