@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, MapArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 use serde::{Deserialize, Serialize};
 
@@ -253,7 +254,6 @@ pub(crate) fn cast_batch(batch: &RecordBatch, target: &SchemaRef) -> Result<Reco
     if batch.schema_ref() == target {
         return Ok(batch.clone());
     }
-    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     let columns = batch
         .columns()
         .iter()
@@ -262,7 +262,7 @@ pub(crate) fn cast_batch(batch: &RecordBatch, target: &SchemaRef) -> Result<Reco
             if column.data_type() == field.data_type() {
                 return Ok(Arc::clone(column));
             }
-            cast_with_options(column, field.data_type(), &options).map_err(|e| {
+            cast_exactly(column, field.data_type()).map_err(|e| {
                 Error::invalid_input(format!("a column cannot be converted without loss, column=`{}`", field.name()))
                     .with_source(e)
             })
@@ -286,8 +286,21 @@ pub(crate) fn canonical_array(array: &ArrayRef, canonical: &DataType, function: 
             array.data_type()
         )));
     }
+    Ok(cast_exactly(array, canonical)?)
+}
+
+/// Converts every value or fails.
+fn cast_exactly(array: &ArrayRef, canonical: &DataType) -> Result<ArrayRef, ArrowError> {
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
-    Ok(cast_with_options(array, canonical, &options)?)
+    if let Some(map) = array.as_map_opt()
+        && let DataType::Map(entries, true) = map.data_type()
+    {
+        // Arrow casts maps only to maps of which the same is said about the order of their keys.
+        let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+        let unsorted = MapArray::try_new(Arc::clone(entries), offsets, map.entries().clone(), nulls, false)?;
+        return cast_with_options(&unsorted, canonical, &options);
+    }
+    cast_with_options(array, canonical, &options)
 }
 
 /// The canonical type that holds every value of both canonical types, if they differ at most in integer width or decimal precision.

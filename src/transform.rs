@@ -42,6 +42,7 @@ pub struct Target {
     properties: BTreeMap<String, String>,
     clock: Clock,
     parallelism: Parallelism,
+    base: Option<u64>,
 }
 
 impl Target {
@@ -58,6 +59,7 @@ impl Target {
             properties: BTreeMap::new(),
             clock: Clock::default(),
             parallelism: Parallelism::default(),
+            base: None,
         }
     }
 
@@ -110,6 +112,13 @@ impl Target {
         self
     }
 
+    /// The version that the caller decided on: a commit since is a conflict.
+    #[must_use]
+    pub(crate) fn with_base(mut self, version: u64) -> Self {
+        self.base = Some(version);
+        self
+    }
+
     /// How many slots run at the same time; as many as cores by default.
     #[must_use]
     pub fn with_parallelism(mut self, parallelism: Parallelism) -> Self {
@@ -135,7 +144,8 @@ impl<O: PlanOperation> Plan<O> {
     where
         F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
     {
-        let Target { store, path, schema, buckets, mode, options, write_id, properties, clock, parallelism } = target;
+        let Target { store, path, schema, buckets, mode, options, write_id, properties, clock, parallelism, base } =
+            target;
         let schema = schema.unwrap_or_else(|| Arc::clone(self.schema()));
         let slots = self.slots();
         let buckets = buckets.unwrap_or(slots);
@@ -166,6 +176,9 @@ impl<O: PlanOperation> Plan<O> {
             inputs.into_iter().find(|input| current.as_ref().is_some_and(|c| c.dataset_id == *input.id()))
         {
             builder = builder.with_base(input.version());
+        }
+        if let Some(base) = base {
+            builder = builder.with_base(base);
         }
         let ticket = builder.begin().await?;
         let runs =

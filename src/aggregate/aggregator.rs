@@ -169,13 +169,16 @@ impl<'a> Segments<'a> {
     /// Cuts columns at offsets, one more than there are segments. Rows before the first and after the last offset belong to none.
     ///
     /// # Errors
-    /// `InvalidInput` if there are no offsets, if they descend, or if a column ends before the last of them.
+    /// `InvalidInput` if there are no offsets, if they descend, or if columns differ in length or end before the last of them.
     pub fn new(columns: &'a [ArrayRef], offsets: &'a [usize]) -> Result<Self> {
         let Some(end) = offsets.last() else {
             return Err(Error::invalid_input("segments need at least one offset"));
         };
         if !offsets.is_sorted() {
             return Err(Error::invalid_input("the offsets of segments descend"));
+        }
+        if columns.windows(2).any(|pair| pair[0].len() != pair[1].len()) {
+            return Err(Error::invalid_input("the columns of segments have different lengths"));
         }
         match columns.iter().find(|column| column.len() < *end) {
             Some(column) => Err(Error::invalid_input(format!(

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray};
-use arrow::compute::take;
 use arrow::datatypes::{DataType, Field};
 
 use crate::aggregate::items::Items;
-use crate::aggregate::segments::{bad_input, inner_offsets, keep_valid, not_state_type, one_type, states};
+use crate::aggregate::segments::{bad_input, inner_offsets, keep_valid, not_state_type, one_type, states, take_own};
 use crate::aggregate::{Aggregator, Definition, Segments};
 use crate::error::Result;
 use crate::schema::is_key_type;
@@ -75,7 +74,7 @@ impl Aggregator for CountDistinct {
 /// Per segment, its distinct values in order.
 fn sets(values: &ArrayRef, offsets: &[usize]) -> Result<ArrayRef> {
     let items = Items::group(values, offsets)?;
-    let values = take(values, &items.firsts(), None)?;
+    let values = take_own(values, &items.firsts())?;
     let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
     Ok(Arc::new(ListArray::try_new(item, items.offsets()?, values, None)?))
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
-use arrow::compute::{cast, take};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 
-use crate::aggregate::segments::{bad_input, not_state_type, one_type};
+use crate::aggregate::segments::{bad_input, not_state_type, one_type, take_own};
 use crate::aggregate::{Aggregator, Definition, Segments};
 use crate::error::Result;
 use crate::merge::{Extract, ForKeys, Keys, dispatch};
@@ -90,7 +90,7 @@ fn pick(rows: &Segments<'_>, column: &ArrayRef, greatest: bool) -> Result<ArrayR
     } else {
         dispatch(&[column.data_type().clone()], Choose { rows, column, greatest })?
     };
-    Ok(take(column, &indices, None)?)
+    take_own(column, &indices)
 }
 
 /// Per segment, the row of the extreme value.

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array, new_empty_array};
-use arrow::compute::{concat_batches, take};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, SchemaRef};
 
+use crate::aggregate::segments::take_own;
 use crate::aggregate::{Aggregator, Segments};
 use crate::error::{Error, Result};
 use crate::merge::{Emit, Extract, ForKeys, Input, KWay, Kernel, Keys, Order, Segment, SourceInputs, Step, dispatch};
@@ -301,7 +302,7 @@ impl AggregateSpec {
         let firsts: UInt64Array = offsets[..groups].iter().map(|&at| at as u64).collect();
         let mut columns = Vec::with_capacity(self.states.fields().len());
         for key in &rows.columns()[..self.key] {
-            columns.push(if groups == rows.num_rows() { Arc::clone(key) } else { take(key, &firsts, None)? });
+            columns.push(if groups == rows.num_rows() { Arc::clone(key) } else { take_own(key, &firsts)? });
         }
         for (at, bound) in self.aggregates.iter().enumerate() {
             let made = state(at, bound)?;

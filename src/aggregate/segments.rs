@@ -1,8 +1,10 @@
 //! Helpers over segments that several functions share: rows left out, lists of states opened up.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, UInt64Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::{filter, prep_null_mask_filter};
+use arrow::compute::{filter, prep_null_mask_filter, take};
 use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
@@ -81,4 +83,15 @@ pub(super) fn one_type<'a>(inputs: &'a [DataType], function: &str) -> Result<&'a
             inputs.len()
         ))),
     }
+}
+
+/// The values at these rows, in buffers of their own: arrow's `take` shares the buffers of strings and binary, and a state that goes on and on
+/// would keep alive all batches that it was made from.
+pub(super) fn take_own(values: &ArrayRef, rows: &UInt64Array) -> Result<ArrayRef> {
+    let taken = take(values, rows, None)?;
+    Ok(match taken.data_type() {
+        DataType::Utf8View => Arc::new(taken.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(taken.as_binary_view().gc()),
+        _ => taken,
+    })
 }

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// | `Float16`, `Float32`, `Float64` | `Float64` |
 ///
 /// A sum that its type cannot hold is `LimitExceeded`, never a wrapped value; cast such a column to `Decimal128` before it is written. Only
-/// states must fit: within a batch, sums are wider. Floats are added in `Float64`, in the order of rows, runs and partials, so that the last
+/// states must fit: within a batch, sums of integers are wider, those of decimals go up to 1.7 × 10³⁸. Floats are added in `Float64`, in the order of rows, runs and partials, so that the last
 /// digits depend on how rows were divided; NaN makes the sum NaN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, MapArray, PrimitiveArray, StructArray};
-use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
 use crate::aggregate::items::Items;
-use crate::aggregate::segments::{bad_input, inner_offsets, keep_valid, map_states, not_state_type, states};
+use crate::aggregate::segments::{bad_input, inner_offsets, keep_valid, map_states, not_state_type, states, take_own};
 use crate::aggregate::sum::{Summand, WithSummands, sum_type, with_summands};
 use crate::aggregate::{Aggregator, Definition, Segments};
 use crate::error::Result;
@@ -121,7 +120,7 @@ pub(super) fn item_and_sum(state: &DataType) -> Option<(&DataType, &DataType)> {
 /// Per segment, the sums of `weights` by item. Neither column has nulls.
 fn sum_by_item(items: &ArrayRef, weights: &ArrayRef, offsets: &[usize]) -> Result<ArrayRef> {
     let groups = Items::group(items, offsets)?;
-    let items = take(items, &groups.firsts(), None)?;
+    let items = take_own(items, &groups.firsts())?;
     let sums = with_summands(weights, Sums(&groups))?;
     let fields = entry_fields(items.data_type().clone(), sums.data_type().clone());
     let entries = StructArray::try_new(fields.clone(), vec![items, sums], None)?;

@@ -357,3 +357,64 @@ fn rows_out_of_order_are_an_error_with_their_row() {
     let error = drive(spec(true, 8), false, &[batch(&rows)], 2).unwrap_err();
     assert_eq!((error.kind(), error.path(), error.row()), (ErrorKind::Unsorted, Some("run 0"), Some(3)));
 }
+
+#[test]
+fn states_hold_no_batch_that_they_were_made_from() {
+    let fields = vec![
+        Field::new("key", DataType::Utf8View, true),
+        Field::new("item", DataType::Utf8View, true),
+        Field::new("text", DataType::Utf8View, true),
+    ];
+    let schema = Arc::new(Schema::new(fields));
+    let aggregates: [(&str, Arc<dyn Aggregator>, Vec<usize>); 3] = [
+        ("items", Arc::new(SumMap::of("item")), vec![1]),
+        ("set", Arc::new(CountDistinct::of("item")), vec![1]),
+        ("least", Arc::new(Min::of("text")), vec![2]),
+    ];
+    let mut states = vec![schema.field(0).clone()];
+    let mut bound = vec![];
+    for (name, aggregator, columns) in aggregates {
+        states.push(Field::new(name, aggregator.state_type(&[DataType::Utf8View]).unwrap(), true));
+        bound.push(Bound { name: name.into(), aggregator, source: 0, columns });
+    }
+    let spec = AggregateSpec {
+        aggregates: bound,
+        key: 1,
+        states: Arc::new(Schema::new(states)),
+        output: None,
+        source_types: vec![vec![DataType::Utf8View; 3]],
+        batch_size: 1024,
+    };
+    let source = SourceInputs { schema: Arc::clone(&schema), order: vec![0], runs: vec!["run".into()] };
+    let mut kernel = aggregate_kernel(Arc::new(spec), Feeding::Rows(vec![source])).unwrap();
+    let mut left = 50;
+    let states = loop {
+        match kernel.step().unwrap() {
+            crate::merge::Step::Needs(_) if left == 0 => kernel.finish(0),
+            crate::merge::Step::Needs(_) => {
+                left -= 1;
+                // A batch of 100 KB, of one key and one item.
+                let constant = |text: &str| -> ArrayRef { Arc::new(StringViewArray::from(vec![text; 100])) };
+                let texts = (0..100).map(|row| format!("{left} {row} {}", "x".repeat(1000)));
+                let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
+                let columns =
+                    vec![constant("a key of more than a view"), constant("an item of more than a view"), texts];
+                kernel.push(0, RecordBatch::try_new(Arc::clone(&schema), columns).unwrap()).unwrap();
+            }
+            crate::merge::Step::Item(states) => break states,
+            crate::merge::Step::Done => panic!("no states"),
+        }
+    };
+    assert_eq!(states.num_rows(), 1);
+    assert_eq!(states["items"].as_map().values().as_primitive::<Int64Type>().values(), &[5000]);
+    assert!(states.get_array_memory_size() < 100_000, "{}", states.get_array_memory_size());
+}
+
+#[test]
+fn sorted_maps_of_an_aggregate_are_states_like_any_other() {
+    let columns: [ArrayRef; 1] = [Arc::new(Int64Array::from(vec![1, 2, 1]))];
+    let made = SumMap::of("x").update(&Segments::new(&columns, &[0, 3]).unwrap()).unwrap();
+    let (field, offsets, entries, nulls, _) = made.as_map().clone().into_parts();
+    let sorted: ArrayRef = Arc::new(arrow::array::MapArray::try_new(field, offsets, entries, nulls, true).unwrap());
+    assert_eq!(&crate::schema::canonical_array(&sorted, made.data_type(), "test").unwrap(), &made);
+}

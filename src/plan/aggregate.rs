@@ -180,7 +180,10 @@ impl Aggregate {
                 return Err(Error::internal("a plan that failed without a problem"));
             }
         };
-        let spec = self.bind(&names, &resolved, &schemas, finished, &mut problems);
+        // A source without datasets, which is a problem already, has no columns to bind to.
+        let spec = (names.len() == schemas.len())
+            .then(|| self.bind(&names, &resolved, &schemas, finished, &mut problems))
+            .flatten();
         problems.into_result()?;
         let spec = spec.ok_or_else(|| Error::internal("aggregates were not bound"))?;
         let schema = Arc::clone(spec.output.as_ref().unwrap_or(&spec.states));
@@ -214,6 +217,13 @@ impl Aggregate {
             }
             Input::States(source) => {
                 let columns: Vec<String> = aggregates.iter().map(|named| named.name.clone()).collect();
+                // Elsewhere a column that a dataset lacks is null; a state never is.
+                for dataset in &source.datasets {
+                    for column in columns.iter().filter(|column| dataset.schema().index_of(column).is_err()) {
+                        problems
+                            .invalid(format!("a dataset has no states of `{column}`, dataset=`{}`", dataset.path()));
+                    }
+                }
                 vec![("states".to_owned(), source.clone().with_columns(columns))]
             }
         };
@@ -325,17 +335,11 @@ fn needed(aggregates: &[Named], of: impl Fn(Option<&str>) -> bool) -> BTreeSet<S
     aggregates.iter().filter(|named| of(named.source.as_deref())).flat_map(|named| named.aggregator.inputs()).collect()
 }
 
-/// A source that reads the needed ones of its columns. What it lacks is left for binding to report.
+/// A source that reads the needed ones of its columns. What it lacks is left for binding to report, what its caller misspelled for resolving.
 fn restrict(source: &Source, needed: BTreeSet<String>) -> Source {
-    let there: BTreeSet<&str> = source
-        .datasets
-        .iter()
-        .flat_map(|dataset| dataset.schema().fields())
-        .map(|field| field.name().as_str())
-        .filter(|name| source.columns.as_ref().is_none_or(|columns| columns.iter().any(|column| column == name)))
-        .collect();
-    let columns: Vec<String> = needed.into_iter().filter(|name| there.contains(name.as_str())).collect();
-    source.clone().with_columns(columns)
+    let unknown: BTreeSet<String> = source.unknown_columns().into_iter().cloned().collect();
+    let columns: BTreeSet<String> = source.column_names().intersection(&needed).cloned().collect();
+    source.clone().with_columns(columns.into_iter().chain(unknown))
 }
 
 impl sealed::Sealed for Aggregate {}

@@ -211,14 +211,10 @@ impl Join {
     /// Reads only those columns of both sides that become one of these output columns; join columns in any case.
     pub(super) fn with_output_columns(mut self, names: &BTreeSet<String>) -> Self {
         for (source, prefix) in [(&mut self.left, &self.left_prefix), (&mut self.right, &self.right_prefix)] {
-            let all: BTreeSet<String> = match source.columns.take() {
-                Some(columns) => columns.into_iter().collect(),
-                None => {
-                    let fields = source.datasets.iter().flat_map(|dataset| dataset.schema().fields());
-                    fields.map(|field| field.name().clone()).collect()
-                }
-            };
-            let wanted = all.into_iter().filter(|name| names.contains(&format!("{prefix}{name}"))).collect();
+            // What the caller misspelled is left for resolving to report.
+            let unknown: Vec<String> = source.unknown_columns().into_iter().cloned().collect();
+            let known = source.column_names().into_iter().filter(|name| names.contains(&format!("{prefix}{name}")));
+            let wanted = known.chain(unknown).collect();
             source.columns = Some(wanted);
         }
         self

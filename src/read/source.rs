@@ -1,5 +1,7 @@
 //! Sources: one dataset, or several read as one, with the columns that are wanted of them.
 
+use std::collections::BTreeSet;
+
 use crate::dataset::Dataset;
 
 /// What a plan reads on one side: one dataset, or several (date partitions, say) read as one.
@@ -30,6 +32,23 @@ impl Source {
     pub fn with_columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
         self.columns = Some(columns.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// The wanted columns, or those of all datasets.
+    pub(crate) fn column_names(&self) -> BTreeSet<String> {
+        let fields = self.datasets.iter().flat_map(|dataset| dataset.schema().fields());
+        let there: BTreeSet<String> = fields.map(|field| field.name().clone()).collect();
+        match &self.columns {
+            None => there,
+            Some(wanted) => wanted.iter().filter(|name| there.contains(*name)).cloned().collect(),
+        }
+    }
+
+    /// The wanted columns that no dataset has.
+    pub(crate) fn unknown_columns(&self) -> Vec<&String> {
+        let has = |dataset: &Dataset, name: &str| dataset.schema().index_of(name).is_ok();
+        let wanted = self.columns.iter().flatten();
+        wanted.filter(|name| !self.datasets.iter().any(|dataset| has(dataset, name))).collect()
     }
 
     /// The datasets, at the versions they were opened at.

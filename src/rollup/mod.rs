@@ -281,38 +281,42 @@ impl Rollup {
         if periods.is_empty() {
             return Err(Error::invalid_input("no periods to merge"));
         }
-        let mut covers = BTreeSet::new();
+        let mut twice: Vec<String> = vec![];
         for (at, period) in periods.iter().enumerate() {
             self.folder(period)?;
             if periods[..at].contains(period) {
-                return Err(Error::invalid_input(format!("a period would count twice, period=`{period}`")));
+                twice.push(period.clone());
             }
         }
         let names = periods.iter().map(|period| format!("{FOLDER_PREFIX}{period}"));
         let datasets = Partitions::of(Arc::clone(&self.store), self.root.clone(), names.collect()).open().await?;
+        let mut covers = BTreeSet::new();
         let mut foreign = vec![];
         for dataset in &datasets {
-            let provenance = Provenance::read(dataset)?;
             let folder = dataset.path().filename().unwrap_or_default();
-            let period = folder.strip_prefix(FOLDER_PREFIX).unwrap_or(folder).to_owned();
-            match provenance.filter(|provenance| provenance.is_of(&self.aggregates)) {
-                None => foreign.push(period),
+            let period = folder.strip_prefix(FOLDER_PREFIX).unwrap_or(folder);
+            match Provenance::read(dataset)?.filter(|provenance| provenance.is_of(&self.aggregates)) {
+                None => foreign.push(period.to_owned()),
                 Some(provenance) => {
                     for covered in provenance.covers {
                         if !covers.insert(covered.clone()) {
-                            return Err(Error::invalid_input(format!(
-                                "a period would count twice, period=`{covered}`, also in=`{period}`"
-                            )));
+                            let place = if covered == period { covered } else { format!("{covered} in {period}") };
+                            if !twice.contains(&place) {
+                                twice.push(place);
+                            }
                         }
                     }
                 }
             }
         }
+        if !twice.is_empty() {
+            return Err(Error::invalid_input(format!("periods would count twice, periods=`{}`", twice.join(", "))));
+        }
         if foreign.is_empty() {
             return Ok((datasets, covers));
         }
         Err(Error::incompatible(format!(
-            "periods were made by other aggregates, update them again, periods=`{}`",
+            "periods were made by other aggregates or changed by others, update them again, periods=`{}`",
             foreign.join(", ")
         ))
         .with_path(&self.root))
@@ -321,14 +325,15 @@ impl Rollup {
     /// Writes a period, unless it is there already.
     async fn write(&self, period: &str, plan: &AggregatePlan, provenance: &Provenance) -> Result<Dataset> {
         let path = self.folder(period)?;
-        match Dataset::open(Arc::clone(&self.store), path.clone()).await {
+        let target = Target::new(Arc::clone(&self.store), path.clone());
+        // What the decision to write is based on: whatever another process commits from here on is a conflict.
+        let target = match Dataset::open(Arc::clone(&self.store), path).await {
             Ok(dataset) if Provenance::read(&dataset)?.as_ref() == Some(provenance) => return Ok(dataset),
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Ok(dataset) => target.with_mode(WriteMode::Replace).with_base(dataset.version()),
+            Err(e) if e.kind() == ErrorKind::NotFound => target.with_mode(WriteMode::Create),
             Err(e) => return Err(e),
-        }
-        let target = Target::new(Arc::clone(&self.store), path)
-            .with_mode(WriteMode::Replace)
+        };
+        let target = target
             .with_options(self.write_options.clone())
             .with_parallelism(self.parallelism)
             .with_clock(self.clock)

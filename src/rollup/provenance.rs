@@ -8,6 +8,7 @@ use crate::aggregate::Definition;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::layout::DatasetId;
+use crate::manifest::Operation;
 use crate::plan::{AggregatePlan, Named};
 
 /// The property of a partial that holds its provenance, as JSON.
@@ -63,6 +64,10 @@ impl Provenance {
     /// `Corrupt` if it cannot be read.
     pub(super) fn read(dataset: &Dataset) -> Result<Option<Self>> {
         let Some(text) = dataset.properties().get(PROPERTY) else { return Ok(None) };
+        // Whoever appended rows kept the property, which does not tell of them.
+        if dataset.operation() == Operation::Append {
+            return Ok(None);
+        }
         serde_json::from_str(text).map(Some).map_err(|e| {
             Error::corrupt(format!("a property cannot be read, property=`{PROPERTY}`"))
                 .with_source(e)

@@ -6,7 +6,10 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use futures::TryStreamExt;
 use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
-use sort_merge_bucket::{ErrorKind, Join, JoinKind, Parallelism, PlanOptions, Scan, Source, Target, WriteOptions};
+use sort_merge_bucket::{
+    Aggregate, CoGroup, Count, ErrorKind, Join, JoinKind, Parallelism, PlanOptions, Rollup, Scan, Source, Sum, Target,
+    WriteOptions,
+};
 
 use crate::support::data::DatasetData;
 use crate::support::forge::{replace_run, run_paths};
@@ -171,4 +174,71 @@ async fn huge_rows_come_in_batches_of_bounded_bytes() {
         }
         assert_eq!(rows, expected);
     }
+}
+
+/// A co-group source without datasets was left out of what aggregates were bound to, which ended in a panic.
+#[tokio::test]
+async fn a_co_group_of_an_empty_source_is_an_error_that_names_it() {
+    let store = memory();
+    let dataset = numbers(10, 2).write(&store, "d").await;
+    for names in [["full", "empty"], ["empty", "full"]] {
+        let group = names.into_iter().fold(CoGroup::new(), |group, name| {
+            let datasets = if name == "full" { vec![dataset.clone()] } else { vec![] };
+            group.source(name, datasets)
+        });
+        let aggregate = Aggregate::over(group).aggregate_of("full", "rows", Count::rows()).aggregate_of(
+            "empty",
+            "none",
+            Count::of("v"),
+        );
+        assert_error(&aggregate.plan().unwrap_err(), ErrorKind::InvalidInput, &["source `empty` has no datasets"]);
+    }
+}
+
+/// Columns that a caller misspelled were forgotten if no aggregate needed them; datasets that lack the states of an aggregate gave null states.
+#[tokio::test]
+async fn aggregates_report_columns_that_are_not_there() {
+    let store = memory();
+    let dataset = numbers(10, 2).write(&store, "d").await;
+    let misspelled = Source::from(&dataset).with_columns(["v", "vv"]);
+    let over = [
+        Aggregate::over(misspelled.clone()),
+        Aggregate::over(Join::inner(misspelled.clone(), &dataset).with_right_prefix("r_")),
+        Aggregate::over(Join::inner(&dataset, misspelled).with_right_prefix("r_")),
+    ];
+    for aggregate in over {
+        let error = aggregate.aggregate("sum", Sum::of("v")).plan().unwrap_err();
+        assert_error(&error, ErrorKind::InvalidInput, &["has no column `vv`"]);
+    }
+    let states = Aggregate::over(&dataset).aggregate("v", Sum::of("v")).plan_states().unwrap();
+    let with_sum = states.transform(Target::new(Arc::clone(&store), "s"), Ok).await.unwrap();
+    let merged = Aggregate::over_states(vec![with_sum, dataset]).aggregate("v", Sum::of("v"));
+    assert_eq!(merged.clone().plan().unwrap().slots().get(), 2);
+    let error = merged.aggregate("rows", Count::rows()).plan().unwrap_err();
+    assert_error(&error, ErrorKind::InvalidInput, &["no states of `rows`", "dataset=`s`", "dataset=`d`"]);
+}
+
+/// Rows that were appended to a partial by hand were taken for its own.
+#[tokio::test]
+async fn a_partial_that_was_appended_to_is_made_again() {
+    let store = memory();
+    let dataset = numbers(10, 2).write(&store, "d").await;
+    let rollup = Rollup::builder(Arc::clone(&store), "r").aggregate("rows", Count::rows()).build().unwrap();
+    let partial = rollup.update("p", &dataset).await.unwrap();
+    let mut writer = sort_merge_bucket::DatasetWriter::builder(
+        Arc::clone(&store),
+        "r/period=p",
+        Arc::clone(partial.schema()),
+        partial.spec().clone(),
+    )
+    .with_mode(sort_merge_bucket::WriteMode::Append)
+    .build()
+    .await
+    .unwrap();
+    let row: [ArrayRef; 2] = [Arc::new(Int64Array::from(vec![1])), Arc::new(Int64Array::from(vec![100]))];
+    writer.write(&RecordBatch::try_new(Arc::clone(partial.schema()), row.to_vec()).unwrap()).await.unwrap();
+    writer.commit().await.unwrap();
+    assert_error(&rollup.plan(["p"]).await.unwrap_err(), ErrorKind::Incompatible, &["periods=`p`"]);
+    assert_eq!(rollup.update("p", &dataset).await.unwrap().version(), 3);
+    assert_eq!(rows(&rollup.plan(["p"]).await.unwrap()).await.len(), 10);
 }

@@ -422,13 +422,13 @@ async fn rows_that_would_count_twice_are_refused() {
     rollup.merge("half", ["q1", "w3"]).await.unwrap();
     store.take_log();
     let refused: [(&[&str], &str); 7] = [
-        (&["w1", "w1"], "period=`w1`"),
-        (&["q1", "w1"], "period=`w1`"),
-        (&["w2", "q1"], "period=`w2`"),
-        (&["half", "w1"], "period=`w1`"),
-        (&["w3", "half"], "period=`w3`"),
-        (&["half", "q1"], "count twice"),
-        (&["w1", "half", "w1"], "period=`w1`"),
+        (&["w1", "w1"], "periods=`w1`"),
+        (&["q1", "w1"], "periods=`w1`"),
+        (&["w2", "q1"], "periods=`w2 in q1`"),
+        (&["half", "w1"], "periods=`w1`"),
+        (&["w3", "half"], "periods=`w3 in half`"),
+        (&["half", "q1"], "periods=`w1 in q1, w2 in q1`"),
+        (&["w1", "half", "w1"], "periods=`w1, w1 in half`"),
     ];
     for (parts, named) in refused {
         let parts = parts.to_vec();
