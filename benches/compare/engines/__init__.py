@@ -43,6 +43,6 @@ ENGINES = {
         Engine("polars-hash", "by-date", python=("polars", "Polars", False)),
         Engine("polars-merge", "by-key", python=("polars", "Polars", True)),
         Engine("datafusion-hash", "by-date", python=("datafusion", "DataFusion", False)),
-        Engine("datafusion-merge", "by-date", python=("datafusion", "DataFusion", True)),
+        Engine("datafusion-merge", "by-key", python=("datafusion", "DataFusion", True)),
     )
 }

@@ -19,8 +19,8 @@ class DuckDB:
     def _answer(self, question):
         with duckdb.connect(config={"threads": self.threads}) as connection:
             for table in ("orders", "lineitem"):
-                connection.read_parquet(str(self.folder / f"{table}.parquet")).create_view(table)
-            return connection.sql(workloads.sql(question)).fetchone()
+                connection.execute(f"CREATE VIEW {table} AS FROM '{self.folder / table}.parquet'")
+            return connection.execute(workloads.sql(question)).fetchone()
 
     def objection(self, question):
         return None
@@ -29,6 +29,6 @@ class DuckDB:
 def order(source, target, column):
     """Writes a Parquet file with its rows ordered by a column."""
     with duckdb.connect(config={"temp_directory": str(target.parent / "spill")}) as connection:
-        connection.sql(
+        connection.execute(
             f"COPY (FROM '{source}' ORDER BY {column}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
         )
