@@ -46,12 +46,22 @@ def write_cost(workload, results, facts):
     """What writing the buckets cost, and after how many joins it has paid for itself against each engine that is slower."""
     text = f"{workload.label}: writing the buckets took {facts['seconds']:.1f} s"
     ours = next((result.seconds for result in results if result.engine == "ours"), None)
-    if ours is not None:
-        others = (result for result in results if result.engine not in ("ours", "scan-floor"))
-        slower = [result for result in others if result.seconds is not None and result.seconds > ours]
+    others = [result for result in results if result.engine not in ("ours", "scan-floor") and result.seconds is not None]
+    if ours is not None and others:
+        slower = [other for other in others if other.seconds > ours]
         paid = (f"{-(-facts['seconds'] // (other.seconds - ours)):.0f} against {other.engine}" for other in slower)
-        text += "; joins until that is paid: " + (", ".join(paid) or "none would")
+        text += "; joins until that is paid: " + (", ".join(paid) or "never")
     return text
+
+
+def growth(results):
+    """How T8 grows: lines of equal figures are linear."""
+    by_engine = {}
+    for result in results:
+        if result.workload.label.startswith("T8") and result.seconds is not None:
+            scale = result.workload.scale_factor
+            by_engine.setdefault(result.engine, []).append(f"{result.seconds / scale:.3f} at {scale:g}")
+    return [f"T8, {engine}: seconds per unit of scale factor " + ", ".join(parts) for engine, parts in by_engine.items()]
 
 
 def _ratio(result, same, engine):
