@@ -27,6 +27,8 @@ class Result:
     bytes_read: int | None = None
     answer: dict | None = None
     reason: str | None = None
+    #: By run, the part of all processor time that was spent outside the measured process: how busy the machine was with other things.
+    elsewhere: list = field(default_factory=list)
 
     @property
     def seconds(self):
@@ -42,6 +44,7 @@ class Result:
             "bytes_read": self.bytes_read,
             "answer": self.answer,
             "reason": self.reason,
+            "elsewhere": [round(part, 3) for part in self.elsewhere],
         }
 
 
@@ -63,7 +66,7 @@ def compare(tools, workload, engines, runs, timeout):
             if result.reason:
                 continue
             command = engine.command(tools, workload.question, data.folder(workload.scale_factor, engine.form))
-            found, peak_bytes = _process(command, timeout)
+            found, peak_bytes, elsewhere = _process(command, timeout)
             if "seconds" not in found:
                 result.runs, result.reason = [], found["not_applicable"]
                 print(f"{workload.label} {engine.name}: {result.reason}", file=sys.stderr)
@@ -74,6 +77,7 @@ def compare(tools, workload, engines, runs, timeout):
             print(f"{workload.label} {engine.name}: {found['seconds']:.3f} s{counted}", file=sys.stderr)
             if turn:
                 result.runs.append(found["seconds"])
+                result.elsewhere.append(elsewhere)
                 result.peak_bytes = max(result.peak_bytes, peak_bytes)
                 result.bytes_read = found["bytes_read"]
     return list(results.values())
@@ -88,8 +92,9 @@ def _agree(agreed, answer, workload, engine):
 
 
 def _process(command, timeout):
-    """What the process printed, and the highest resident memory it had, in bytes."""
+    """What the process printed, the highest resident memory it had, in bytes, and the part of all processor time spent elsewhere."""
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    busy, total = _processor_time()
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True)
         timer = threading.Timer(timeout, process.kill)
@@ -100,9 +105,21 @@ def _process(command, timeout):
         process.returncode = os.waitstatus_to_exitcode(status)
         in_time = timer.is_alive()
         timer.cancel()
+        busy_now, total_now = _processor_time()
+        other = busy_now - busy - usage.ru_utime - usage.ru_stime
+        elsewhere = max(0.0, other / max(total_now - total, 0.01))
         if process.returncode == 0:
-            return json.loads(output), usage.ru_maxrss * 1024
+            return json.loads(output), usage.ru_maxrss * 1024, elsewhere
         errors.seek(0)
         last = ([line.strip() for line in errors if line.strip()] or ["no message"])[-1]
         reason = f"failed with status {process.returncode}: {last}" if in_time else f"not done after {timeout:g} s"
-        return {"not_applicable": reason}, usage.ru_maxrss * 1024
+        return {"not_applicable": reason}, usage.ru_maxrss * 1024, elsewhere
+
+
+def _processor_time():
+    """Seconds that all processors have been busy since the system started, and in all."""
+    with open("/proc/stat") as stat:
+        user, nice, system, idle, waiting, *interrupts = (int(ticks) for ticks in stat.readline().split()[1:8])
+    busy = user + nice + system + sum(interrupts)
+    ticks = os.sysconf("SC_CLK_TCK")
+    return busy / ticks, (busy + idle + waiting) / ticks

@@ -54,6 +54,15 @@ def write_cost(workload, results, facts):
     return text
 
 
+def disturbance(workload, results):
+    """How busy the machine was with other things: figures of a busy machine are not worth much."""
+    parts = [part for result in results for part in result.elsewhere]
+    if not parts:
+        return f"{workload.label}: nothing was measured"
+    mean, worst = sum(parts) / len(parts), max(parts)
+    return f"{workload.label}: {mean:.0%} of the processors' time went elsewhere while it was measured, {worst:.0%} in the worst run"
+
+
 def growth(results):
     """How T8 grows: lines of equal figures are linear."""
     by_engine = {}
