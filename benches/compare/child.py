@@ -1,0 +1,51 @@
+"""Answers one question by one engine in this process and prints one line of JSON: `child.py ENGINE QUESTION FOLDER THREADS`.
+
+What is measured begins when the engine's library is loaded and ends with the answer.
+"""
+
+import datetime
+import decimal
+import json
+import sys
+import time
+from pathlib import Path
+
+import engines
+import workloads
+
+
+def main(name, question, folder, threads):
+    engine = engines.ENGINES[name].load(Path(folder), int(threads))
+    answer = getattr(engine, question.lower(), None)
+    if answer is None:
+        return {"not_applicable": "not written for this engine"}
+    read, started = bytes_read(), time.perf_counter()
+    values = answer()
+    seconds = time.perf_counter() - started
+    read = bytes_read() - read
+    if objection := engine.objection(question):
+        return {"not_applicable": objection}
+    answer = dict(zip(workloads.ANSWERS[question], map(text, values), strict=True))
+    return {"seconds": seconds, "bytes_read": read, "answer": answer}
+
+
+def bytes_read():
+    """What the process has read from files so far, out of the page cache or not."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
+
+
+def text(value):
+    """The same text for the same value from every engine."""
+    match value:
+        case decimal.Decimal():
+            return f"{value:f}"
+        case datetime.date():
+            return value.isoformat()
+        case int() | str():
+            return str(value)
+    raise TypeError(f"a value of {type(value)} has no exact text here")
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

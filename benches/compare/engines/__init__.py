@@ -1,0 +1,48 @@
+"""The engines: each name with the form of data it reads and the command that answers one question in a process of its own.
+
+Every command prints one line of JSON: `seconds` (of opening, planning and executing, not of the process), `bytes_read` and `answer`; or
+`not_applicable` with the reason. `ours` and `scan-floor` are commands of this project's own program, the others are classes in a module of
+this package, run by `child.py`. Such a class is made with the folder of its data; it answers question T1 by a method `t1`, and objects
+to having been measured, if it did not run as its name says, by a method `objection`.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+CHILD = Path(__file__).resolve().parent.parent / "child.py"
+
+
+@dataclass(frozen=True)
+class Engine:
+    name: str
+    #: The form of its data, a key of `data.FORMS`.
+    form: str
+    #: The subcommand of our own program; `None` for a class of Python.
+    subcommand: str | None = None
+    #: Module of this package, class, and further arguments of the class.
+    python: tuple = ()
+
+    def command(self, tools, question, folder):
+        if self.subcommand:
+            return [tools.ours, self.subcommand, question, "--from", folder, "--threads", str(tools.threads)]
+        return [tools.python, CHILD, self.name, question, folder, str(tools.threads)]
+
+    def load(self, folder, threads):
+        """The engine itself, in a process that has its library."""
+        module, name, *arguments = self.python
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)(folder, threads, *arguments)
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("ours", "smb", subcommand="join"),
+        Engine("scan-floor", "smb", subcommand="scan"),
+        Engine("duckdb", "by-date", python=("duckdb", "DuckDB")),
+        Engine("polars-hash", "by-date", python=("polars", "Polars", False)),
+        Engine("polars-merge", "by-key", python=("polars", "Polars", True)),
+        Engine("datafusion-hash", "by-date", python=("datafusion", "DataFusion", False)),
+        Engine("datafusion-merge", "by-key", python=("datafusion", "DataFusion", True)),
+    )
+}

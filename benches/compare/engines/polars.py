@@ -1,0 +1,45 @@
+"""Polars' streaming engine: its hash join, and its merge join of files that are known to be sorted by key."""
+
+import os
+
+import workloads
+
+
+class Polars:
+    def __init__(self, folder, threads, merge):
+        # Read when the library is loaded.
+        os.environ["POLARS_MAX_THREADS"] = str(threads)
+        import polars
+
+        self.polars = polars
+        self.folder = folder
+        self.merge = merge
+
+    def t1(self):
+        return self._query("T1").collect(engine="streaming").row(0)
+
+    def t2(self):
+        return self._query("T2").collect(engine="streaming").row(0)
+
+    def objection(self, question):
+        plan = self._query(question).show_graph(engine="streaming", plan_stage="physical", raw_output=True)
+        node = "merge-join" if self.merge else "equi-join"
+        return None if node in plan else f"the plan has no {node}"
+
+    def _query(self, question):
+        orders, lineitem = self._scan("orders", "o_orderkey"), self._scan("lineitem", "l_orderkey")
+        joined = orders.join(lineitem, left_on="o_orderkey", right_on="l_orderkey", how="inner")
+        return joined.select(self._value(name) for name in workloads.ANSWERS[question])
+
+    def _scan(self, table, key):
+        rows = self.polars.scan_parquet(self.folder / f"{table}.parquet")
+        return rows.set_sorted(key) if self.merge else rows
+
+    def _value(self, name):
+        """The expression of a value such as `sum(l_quantity)`."""
+        if name == "rows":
+            return self.polars.len().alias(name)
+        reduction, column = name.rstrip(")").split("(")
+        # A join has the key once, under the left side's name.
+        column = self.polars.col("o_orderkey" if column == "l_orderkey" else column)
+        return getattr(column, reduction)().alias(name)

@@ -1,0 +1,116 @@
+//! This crate's side of the comparison: prepares data, and runs one workload once. Prints one line of JSON.
+//!
+//! `--help` lists the commands.
+
+mod bucket;
+mod floor;
+mod generate;
+mod join;
+mod question;
+mod reduce;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use lexopt::prelude::*;
+use serde_json::{Value, json};
+
+use question::Question;
+
+/// Whatever went wrong; the program ends with it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The two tables and their keys, in the order of the join.
+const TABLES: [(&str, &str); 2] = [("orders", "o_orderkey"), ("lineitem", "l_orderkey")];
+
+const HELP: &str = "\
+compare-ours COMMAND [OPTION]...
+
+  generate --sf F --to DIR              write TPC-H orders and lineitem, ordered by key, as two Parquet files
+  bucket --from DIR --to DIR            write the Parquet files of a folder as two datasets
+         [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
+  join QUESTION --from DIR              answer T1 or T2 by joining the datasets in a folder
+  scan QUESTION --from DIR              the same columns and reductions by parquet's own reader, and no join
+
+  --threads N                           threads of every command but generate [default: 2]
+";
+
+#[derive(Debug, Default)]
+struct Options {
+    command: Vec<String>,
+    from: PathBuf,
+    to: PathBuf,
+    scale_factor: f64,
+    buckets: u32,
+    /// Bytes.
+    budget: usize,
+    threads: usize,
+}
+
+impl Options {
+    /// The options, or `None` if only help was wanted.
+    fn from_args() -> Result<Option<Self>, Failure> {
+        let mut options = Self { buckets: 64, budget: 1 << 30, threads: 2, ..Self::default() };
+        let mut args = lexopt::Parser::from_env();
+        while let Some(arg) = args.next()? {
+            match arg {
+                Value(word) => options.command.push(word.string()?),
+                Long("from") => options.from = args.value()?.into(),
+                Long("to") => options.to = args.value()?.into(),
+                Long("sf") => options.scale_factor = args.value()?.parse()?,
+                Long("buckets") => options.buckets = args.value()?.parse()?,
+                Long("budget-mb") => options.budget = args.value()?.parse::<usize>()? << 20,
+                Long("threads") => options.threads = args.value()?.parse()?,
+                Long("help") | Short('h') => return Ok(None),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(Some(options))
+    }
+}
+
+fn main() -> Result<(), Failure> {
+    let Some(options) = Options::from_args()? else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    let threads = NonZeroUsize::new(options.threads).ok_or("--threads is at least 1")?;
+    let words: Vec<&str> = options.command.iter().map(String::as_str).collect();
+    let line = match words[..] {
+        ["generate"] => generate::generate(options.scale_factor, &options.to)?,
+        ["bucket"] => runtime(threads)?.block_on(bucket::bucket(&options))?,
+        ["join", question] => {
+            let question = Question::parse(question)?;
+            let runtime = runtime(threads)?;
+            measure(|| runtime.block_on(join::join(question, &options.from, threads)))?
+        }
+        ["scan", question] => {
+            let question = Question::parse(question)?;
+            let datasets = runtime(threads)?.block_on(floor::runs(&options.from))?;
+            measure(|| floor::scan(question, &datasets, threads))?
+        }
+        _ => return Err(format!("no such command\n\n{HELP}").into()),
+    };
+    println!("{line}");
+    Ok(())
+}
+
+fn runtime(threads: NonZeroUsize) -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).build()?)
+}
+
+/// Runs `work` and says how long it took, what it answered and how much it read.
+fn measure(work: impl FnOnce() -> Result<question::Answer, Failure>) -> Result<Value, Failure> {
+    let (read, started) = (bytes_read(), Instant::now());
+    let answer = work()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let read = bytes_read().zip(read).map(|(now, before)| now - before);
+    Ok(json!({ "seconds": seconds, "bytes_read": read, "answer": answer }))
+}
+
+/// What the process has read from files so far, out of the page cache or not. Only Linux tells.
+fn bytes_read() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+}
