@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, PrimitiveArray, StructArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type, Field, Fields, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Field, Fields, Float64Type, Int64Type, UInt64Type};
 
 use crate::aggregate::segments::{bad_input, not_state_type, one_type, states};
 use crate::aggregate::{Aggregator, Definition, Segments, count};
@@ -301,8 +301,6 @@ impl Summand for Float64Type {
         a.total_cmp(&b)
     }
 }
-
-use arrow::datatypes::DecimalType;
 
 /// A computation that is generic over the type in which values are added up.
 pub(super) trait WithSummands {
