@@ -430,6 +430,21 @@ async fn only_the_newest_write_ids_are_carried_on() {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_no_longer_among_the_newest_is_found_from_its_base() {
+    let (_, place) = fresh();
+    let base = create(&place).await;
+    apply(&place, Operation::Append, "earlier").await;
+    let own = commit(&place, change(Operation::Append, "job", Some(&base))).await.unwrap();
+    for n in 0..=RECENT_WRITE_IDS {
+        apply(&place, Operation::Append, &format!("later{n}")).await;
+    }
+    let newest = place.newest().await.unwrap().unwrap();
+    assert!(newest.recent_writes.iter().all(|write| write.version > own.version));
+    assert_eq!(commit(&place, change(Operation::Append, "job", Some(&base))).await.unwrap(), own);
+    assert_eq!(place.newest().await.unwrap().unwrap(), newest);
+}
+
+#[tokio::test]
 async fn a_fenced_write_id_cannot_commit() {
     let (store, place) = fresh();
     let base = create(&place).await;
