@@ -236,33 +236,24 @@ impl Predicate {
     /// # Errors
     /// `InvalidInput` if a column is missing or a literal is no value of its type.
     pub fn evaluate(&self, batch: &RecordBatch) -> Result<BooleanArray> {
+        let constant = |value| BooleanArray::from(vec![value; batch.num_rows()]);
         Ok(match self {
             Self::Compare { column, comparison, literal } => {
                 compare(&find(batch, column)?, *comparison, literal, column)?
             }
             Self::In { column, literals } => {
                 let values = find(batch, column)?;
-                let mut any = BooleanArray::new(arrow::buffer::BooleanBuffer::new_unset(values.len()), None);
-                for literal in literals {
-                    any = or_kleene(&any, &compare(&values, Comparison::Eq, literal, column)?)?;
-                }
-                any
+                literals.iter().try_fold(constant(false), |any, literal| -> Result<_> {
+                    Ok(or_kleene(&any, &compare(&values, Comparison::Eq, literal, column)?)?)
+                })?
             }
             Self::IsNull { column } => is_null(&find(batch, column)?)?,
-            Self::And(all) => {
-                let mut result = BooleanArray::new(arrow::buffer::BooleanBuffer::new_set(batch.num_rows()), None);
-                for predicate in all {
-                    result = and_kleene(&result, &predicate.evaluate(batch)?)?;
-                }
-                result
-            }
-            Self::Or(all) => {
-                let mut result = BooleanArray::new(arrow::buffer::BooleanBuffer::new_unset(batch.num_rows()), None);
-                for predicate in all {
-                    result = or_kleene(&result, &predicate.evaluate(batch)?)?;
-                }
-                result
-            }
+            Self::And(all) => all
+                .iter()
+                .try_fold(constant(true), |all, next| -> Result<_> { Ok(and_kleene(&all, &next.evaluate(batch)?)?) })?,
+            Self::Or(all) => all
+                .iter()
+                .try_fold(constant(false), |any, next| -> Result<_> { Ok(or_kleene(&any, &next.evaluate(batch)?)?) })?,
             Self::Not(inner) => not(&inner.evaluate(batch)?)?,
         })
     }

@@ -77,18 +77,14 @@ impl ForKeys for Build {
         let mut made = None;
         let labels: Vec<Arc<str>> = match feeding {
             Feeding::Rows(sources) => {
-                for (source, inputs) in sources.into_iter().enumerate() {
-                    feeds.extend(inputs.runs.into_iter().map(|run| Feed {
-                        source,
-                        label: Arc::clone(&run),
-                        input: Input::new(run),
-                    }));
+                for (source, inputs) in sources.iter().enumerate() {
+                    feeds.extend(inputs.runs.iter().map(|run| Feed { source, input: Input::new(Arc::clone(run)) }));
                 }
-                feeds.iter().map(|feed| Arc::clone(&feed.label)).collect()
+                sources.into_iter().flat_map(|inputs| inputs.runs).collect()
             }
             Feeding::Made(kernel) => {
                 let label: Arc<str> = "rows to aggregate".into();
-                feeds.push(Feed { source: 0, label: Arc::clone(&label), input: Input::new(Arc::clone(&label)) });
+                feeds.push(Feed { source: 0, input: Input::new(Arc::clone(&label)) });
                 made = Some(kernel);
                 vec![label]
             }
@@ -103,7 +99,6 @@ impl ForKeys for Build {
 /// An input of rows, its order checked before they become states.
 struct Feed<E: Extract> {
     source: usize,
-    label: Arc<str>,
     input: Input<E>,
 }
 

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::aggregate::{AggregateSpec, Aggregator, Bound, Definition, Feeding, aggregate_kernel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::{Kernel, SourceInputs};
-use crate::plan::operation::{CoGroup, Join, PlanOperation, sealed};
+use crate::plan::operation::{CoGroup, Join, PlanOperation, key_fields, sealed};
 use crate::plan::resolve::{Problems, Resolved, resolve};
 use crate::plan::{AggregatePlan, Plan, PlanOptions};
 use crate::read::Source;
@@ -57,6 +57,18 @@ pub(crate) struct Named {
 impl Named {
     pub(crate) fn definition(&self) -> Definition {
         self.aggregator.definition()
+    }
+
+    /// Notes if there are none, or two of one name.
+    pub(crate) fn check(all: &[Self], problems: &mut Problems) {
+        if all.is_empty() {
+            problems.invalid("there must be at least one aggregate".to_owned());
+        }
+        for (at, Self { name, .. }) in all.iter().enumerate() {
+            if all[..at].iter().any(|other| other.name == *name) {
+                problems.invalid(format!("two aggregates have the same name, aggregate=`{name}`"));
+            }
+        }
     }
 }
 
@@ -159,14 +171,7 @@ impl Aggregate {
 
     fn resolve(mut self, finished: bool) -> Result<AggregatePlan> {
         let mut problems = Problems::default();
-        if self.aggregates.is_empty() {
-            problems.invalid("an aggregation needs at least one aggregate".to_owned());
-        }
-        for (at, Named { name, .. }) in self.aggregates.iter().enumerate() {
-            if self.aggregates[..at].iter().any(|other| other.name == *name) {
-                problems.invalid(format!("two aggregates have the same name, aggregate=`{name}`"));
-            }
-        }
+        Named::check(&self.aggregates, &mut problems);
         let (names, resolved, schemas) = match self.resolve_input(&mut problems) {
             Ok(resolved) => resolved,
             // What a join or a lack of sources makes impossible, reported with what was found before.
@@ -181,9 +186,8 @@ impl Aggregate {
             }
         };
         // A source without datasets, which is a problem already, has no columns to bind to.
-        let spec = (names.len() == schemas.len())
-            .then(|| self.bind(&names, &resolved, &schemas, finished, &mut problems))
-            .flatten();
+        let spec =
+            (names.len() == schemas.len()).then(|| self.bind(&names, &resolved, &schemas, finished, &mut problems));
         problems.into_result()?;
         let spec = spec.ok_or_else(|| Error::internal("aggregates were not bound"))?;
         let schema = Arc::clone(spec.output.as_ref().unwrap_or(&spec.states));
@@ -202,18 +206,15 @@ impl Aggregate {
                 return Ok((vec!["join".to_owned()], Arc::clone(&plan.resolved), vec![Arc::clone(&plan.schema)]));
             }
             Input::Rows(AggregateInput::Source(source)) => {
-                vec![("source".to_owned(), restrict(source, needed(aggregates, |_| true)))]
+                let columns = needed(aggregates, |_| true);
+                vec![("source".to_owned(), source.clone().restricted(|name| columns.contains(name)))]
             }
             Input::Rows(AggregateInput::CoGroup(group)) => {
-                let own = |name: &str| needed(aggregates, |other| other == Some(name));
-                group
-                    .named_sources(problems)
-                    .into_iter()
-                    .map(|(name, source)| {
-                        let columns = own(&name);
-                        (name, restrict(&source, columns))
-                    })
-                    .collect()
+                let restrict = |(name, source): (String, Source)| {
+                    let columns = needed(aggregates, |other| other == Some(&name));
+                    (name, source.restricted(|name| columns.contains(name)))
+                };
+                group.named_sources(problems).into_iter().map(restrict).collect()
             }
             Input::States(source) => {
                 let columns: Vec<String> = aggregates.iter().map(|named| named.name.clone()).collect();
@@ -246,17 +247,8 @@ impl Aggregate {
         schemas: &[SchemaRef],
         finished: bool,
         problems: &mut Problems,
-    ) -> Option<AggregateSpec> {
-        let key = resolved.hashed;
-        let mut keys: Vec<Field> = vec![];
-        for at in 0..key {
-            let nullable = schemas.iter().any(|schema| schema.field(at).is_nullable());
-            keys.push(Field::new(
-                schemas.first()?.field(at).name(),
-                schemas[0].field(at).data_type().clone(),
-                nullable,
-            ));
-        }
+    ) -> AggregateSpec {
+        let keys = key_fields(self.key(resolved), schemas);
         let (mut states, mut outputs) = (keys.clone(), keys.clone());
         let mut bound = vec![];
         for named in &self.aggregates {
@@ -273,9 +265,9 @@ impl Aggregate {
                 Err(e) => problems.invalid(format!("aggregate `{}`: {}", named.name, e.message())),
             }
         }
-        Some(AggregateSpec {
+        AggregateSpec {
             aggregates: bound,
-            key,
+            key: keys.len(),
             states: Arc::new(Schema::new(states)),
             output: finished.then(|| Arc::new(Schema::new(outputs))),
             source_types: schemas
@@ -283,7 +275,7 @@ impl Aggregate {
                 .map(|schema| schema.fields().iter().map(|field| field.data_type().clone()).collect())
                 .collect(),
             batch_size: resolved.options.batch_size,
-        })
+        }
     }
 
     fn bind_one(&self, named: &Named, names: &[String], schemas: &[SchemaRef]) -> Result<(Bound, DataType, DataType)> {
@@ -333,13 +325,6 @@ impl Aggregate {
 /// The columns that aggregates read, of a source that `of` accepts.
 fn needed(aggregates: &[Named], of: impl Fn(Option<&str>) -> bool) -> BTreeSet<String> {
     aggregates.iter().filter(|named| of(named.source.as_deref())).flat_map(|named| named.aggregator.inputs()).collect()
-}
-
-/// A source that reads the needed ones of its columns. What it lacks is left for binding to report, what its caller misspelled for resolving.
-fn restrict(source: &Source, needed: BTreeSet<String>) -> Source {
-    let unknown: BTreeSet<String> = source.unknown_columns().into_iter().cloned().collect();
-    let columns: BTreeSet<String> = source.column_names().intersection(&needed).cloned().collect();
-    source.clone().with_columns(columns.into_iter().chain(unknown))
 }
 
 impl sealed::Sealed for Aggregate {}

@@ -29,7 +29,7 @@ use crate::spec::BucketCount;
 pub(crate) use aggregate::Named;
 pub use aggregate::{Aggregate, AggregateInput};
 pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, PlanOperation, Scan};
-pub(crate) use resolve::{Resolved, ResolvedSource};
+pub(crate) use resolve::{Problems, Resolved, ResolvedSource};
 
 /// The default of [`PlanOptions::batch_size`]: what arrow's and parquet's readers use as well, small enough to stay in a core's cache.
 pub const DEFAULT_BATCH_SIZE: usize = 8192;

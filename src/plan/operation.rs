@@ -210,13 +210,8 @@ impl Join {
 
     /// Reads only those columns of both sides that become one of these output columns; join columns in any case.
     pub(super) fn with_output_columns(mut self, names: &BTreeSet<String>) -> Self {
-        for (source, prefix) in [(&mut self.left, &self.left_prefix), (&mut self.right, &self.right_prefix)] {
-            // What the caller misspelled is left for resolving to report.
-            let unknown: Vec<String> = source.unknown_columns().into_iter().cloned().collect();
-            let known = source.column_names().into_iter().filter(|name| names.contains(&format!("{prefix}{name}")));
-            let wanted = known.chain(unknown).collect();
-            source.columns = Some(wanted);
-        }
+        self.left = self.left.restricted(|name| names.contains(&format!("{}{name}", self.left_prefix)));
+        self.right = self.right.restricted(|name| names.contains(&format!("{}{name}", self.right_prefix)));
         self
     }
 
@@ -446,13 +441,19 @@ impl CoGroup {
     }
 }
 
-/// The key columns of a co-group, null where any source's may be.
+/// The key columns of a co-group.
 fn key_schema(resolved: &Resolved) -> SchemaRef {
+    let schemas: Vec<SchemaRef> = resolved.sources.iter().map(|source| Arc::clone(&source.schema)).collect();
+    Arc::new(Schema::new(key_fields(&resolved.key, &schemas)))
+}
+
+/// Key columns, which are the first ones of every source, null where any source's may be. There is at least one source.
+pub(super) fn key_fields(key: &[String], schemas: &[SchemaRef]) -> Vec<Field> {
     let field = |(at, name): (usize, &String)| {
-        let nullable = resolved.sources.iter().any(|source| source.schema.field(at).is_nullable());
-        Field::new(name, resolved.sources[0].schema.field(at).data_type().clone(), nullable)
+        let nullable = schemas.iter().any(|schema| schema.field(at).is_nullable());
+        Field::new(name, schemas[0].field(at).data_type().clone(), nullable)
     };
-    Arc::new(Schema::new(resolved.key.iter().enumerate().map(field).collect::<Vec<_>>()))
+    key.iter().enumerate().map(field).collect()
 }
 
 impl sealed::Sealed for CoGroup {}

@@ -34,21 +34,16 @@ impl Source {
         self
     }
 
-    /// The wanted columns, or those of all datasets.
-    pub(crate) fn column_names(&self) -> BTreeSet<String> {
+    /// Reads only those of its columns that are `needed`. Columns that no dataset has stay, for whoever resolves the source to report.
+    #[must_use]
+    pub(crate) fn restricted(self, needed: impl Fn(&str) -> bool) -> Self {
         let fields = self.datasets.iter().flat_map(|dataset| dataset.schema().fields());
-        let there: BTreeSet<String> = fields.map(|field| field.name().clone()).collect();
-        match &self.columns {
-            None => there,
-            Some(wanted) => wanted.iter().filter(|name| there.contains(*name)).cloned().collect(),
-        }
-    }
-
-    /// The wanted columns that no dataset has.
-    pub(crate) fn unknown_columns(&self) -> Vec<&String> {
-        let has = |dataset: &Dataset, name: &str| dataset.schema().index_of(name).is_ok();
-        let wanted = self.columns.iter().flatten();
-        wanted.filter(|name| !self.datasets.iter().any(|dataset| has(dataset, name))).collect()
+        let there: BTreeSet<&String> = fields.map(|field| field.name()).collect();
+        let columns: BTreeSet<String> = match &self.columns {
+            None => there.into_iter().filter(|name| needed(name)).cloned().collect(),
+            Some(wanted) => wanted.iter().filter(|name| needed(name) || !there.contains(name)).cloned().collect(),
+        };
+        self.with_columns(columns)
     }
 
     /// The datasets, at the versions they were opened at.

@@ -27,7 +27,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::Clock;
 use crate::partitions::Partitions;
-use crate::plan::{Aggregate, AggregateInput, AggregatePlan, Named, PlanOptions};
+use crate::plan::{Aggregate, AggregateInput, AggregatePlan, Named, PlanOptions, Problems};
 use crate::run::Parallelism;
 use crate::schema::{canonical_array, canonical_type};
 use crate::transform::Target;
@@ -142,15 +142,9 @@ impl RollupBuilder {
     /// # Errors
     /// `InvalidInput` if there is no aggregate, or two of one name.
     pub fn build(self) -> Result<Rollup> {
-        let aggregates = &self.0.aggregates;
-        if aggregates.is_empty() {
-            return Err(Error::invalid_input("a rollup needs at least one aggregate"));
-        }
-        for (at, Named { name, .. }) in aggregates.iter().enumerate() {
-            if aggregates[..at].iter().any(|other| other.name == *name) {
-                return Err(Error::invalid_input(format!("two aggregates have the same name, aggregate=`{name}`")));
-            }
-        }
+        let mut problems = Problems::default();
+        Named::check(&self.0.aggregates, &mut problems);
+        problems.into_result()?;
         Ok(self.0)
     }
 }
