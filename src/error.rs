@@ -130,6 +130,12 @@ impl Error {
         self
     }
 
+    /// The same error of another place.
+    pub(crate) fn relocated(mut self, path: impl fmt::Display, row: Option<u64>) -> Self {
+        (self.0.path, self.0.row) = (Some(path.to_string()), row);
+        self
+    }
+
     pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self

@@ -72,7 +72,9 @@
 //! 3. **Atomic versions.** A write is visible as a whole or not at all. A plan keeps the versions that it was made with.
 //! 4. **Identity.** Opening a run checks its size, its row count and the dataset, write, run and bucket that its footer names. Damage inside a page
 //!    is found by decoding, or by [`Dataset::validate`], which compares checksums.
-//! 5. **Bounded memory.** Nothing grows with a dataset, a bucket or the number of buckets; each streaming type says what it holds.
+//! 5. **Skipping.** What is skipped is skipped by the manifest's bounds and Parquet's statistics. They are held against the rows decoded beside
+//!    what was skipped; that they hold everywhere, [`Dataset::validate`] checks.
+//! 6. **Bounded memory.** Nothing grows with a dataset, a bucket or the number of buckets; each streaming type says what it holds.
 //!    A join holds of each key group the smaller side; whole co-groups have a limit, chunks have none.
 //!
 //! # Quirks
@@ -90,12 +92,14 @@
 //! | describe buckets, keys and order | [`BucketSpec`] |
 //! | write | [`DatasetWriter`], [`WriteOptions`], [`WriteMode`]; over many processes [`WriteTicket`] |
 //! | open, inspect, check | [`Dataset`], [`Partitions`] |
-//! | choose what to read | [`Source`] |
+//! | choose what to read | [`Source`] with its columns, a [`Predicate`], a [`KeyRange`] or a [`KeySet`] |
+//! | look up a few keys | [`Dataset::get`] |
 //! | scan, join, co-group | [`Scan`], [`Join`], [`CoGroup`], which make a [`Plan`] |
-//! | run a plan | [`Plan::stream`], [`Plan::execute`] |
+//! | run a plan | [`Plan::stream`], [`Plan::execute`]; [`Plan::split`] for workers of one's own |
+//! | see what it cost | [`PlanStream::metrics`] |
 //! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`CountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
 //! | aggregate by week, merge into years | [`Rollup`]; the guide is `docs/rollups.md` |
-//! | keep some rows of an aggregate | [`Predicate`] |
+//! | keep some rows of an aggregate | [`Aggregator::filter`] with a [`Predicate`] |
 //! | write a plan's result | [`Plan::transform`], [`Target`] |
 //! | handle failure | [`Error`], [`ErrorKind`] |
 //!
@@ -110,6 +114,7 @@ mod join;
 mod layout;
 mod manifest;
 mod merge;
+mod metrics;
 mod partitions;
 mod plan;
 mod predicate;
@@ -117,6 +122,7 @@ mod read;
 mod rollup;
 mod run;
 mod schema;
+mod select;
 mod spec;
 mod store;
 mod task;
@@ -143,16 +149,18 @@ pub use error::{Error, ErrorKind, Result};
 pub use join::JoinKind;
 pub use layout::{Clock, DatasetId, WriteId};
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
+pub use metrics::{PlanMetrics, SlotMetrics};
 pub use partitions::Partitions;
 pub use plan::{
     Aggregate, AggregateInput, AggregatePlan, CoGroup, CoGroupChunkPlan, CoGroupChunks, CoGroupPlan,
-    DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, Join, JoinPlan, PinnedDataset, Plan, PlanOperation, PlanOptions, Scan,
-    ScanPlan, SlotDescriptor,
+    DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, DEFAULT_PREFETCH, DynamicFilters, Join, JoinPlan, PinnedDataset, Plan,
+    PlanOperation, PlanOptions, Scan, ScanPlan, SlotDescriptor,
 };
 pub use predicate::{Comparison, Literal, Predicate};
 pub use read::Source;
 pub use rollup::{Rollup, RollupBuilder};
 pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
+pub use select::{KeyRange, KeySet};
 pub use spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder, NullPlacement, SortColumn, SortDirection};
 pub use transform::Target;
 pub use validate::ValidationReport;

@@ -80,6 +80,20 @@ pub enum Comparison {
     GtEq,
 }
 
+impl Comparison {
+    /// What holds where this one, of values that are not null, does not.
+    pub(crate) fn opposite(self) -> Self {
+        match self {
+            Self::Eq => Self::NotEq,
+            Self::NotEq => Self::Eq,
+            Self::Lt => Self::GtEq,
+            Self::LtEq => Self::Gt,
+            Self::Gt => Self::LtEq,
+            Self::GtEq => Self::Lt,
+        }
+    }
+}
+
 /// A value that columns are compared with. It must be a value of the column's type: 3 of any number's, 300 not of an `Int8`'s, "a" of a
 /// string's only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -265,7 +279,12 @@ fn find(batch: &RecordBatch, column: &str) -> Result<ArrayRef> {
         .ok_or_else(|| Error::invalid_input(format!("a predicate names a column that is not there, column=`{column}`")))
 }
 
-fn compare(values: &ArrayRef, comparison: Comparison, literal: &Literal, column: &str) -> Result<BooleanArray> {
+pub(crate) fn compare(
+    values: &ArrayRef,
+    comparison: Comparison,
+    literal: &Literal,
+    column: &str,
+) -> Result<BooleanArray> {
     let data_type = values.data_type();
     let scalar = literal.to_array(data_type)?.ok_or_else(|| {
         let message = "a predicate compares a column with a literal that is no value of its type";
@@ -300,7 +319,7 @@ fn plain(value: f64) -> f64 {
 
 impl Literal {
     /// The literal as an array of one value of this canonical type; `None` if it is no value of it.
-    fn to_array(&self, data_type: &DataType) -> Result<Option<ArrayRef>> {
+    pub(crate) fn to_array(&self, data_type: &DataType) -> Result<Option<ArrayRef>> {
         use DataType as D;
         let is_integer = data_type.is_integer();
         let is_float = matches!(data_type, D::Float32 | D::Float64);

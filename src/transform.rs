@@ -21,7 +21,7 @@ use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{Clock, WriteId};
 use crate::manifest::Run;
-use crate::plan::{Plan, PlanOperation};
+use crate::plan::{Part, Plan, PlanOperation};
 use crate::run::Parallelism;
 use crate::schema::{canonical_schema, cast_batch};
 use crate::spec::{BucketCount, BucketSpec};
@@ -258,7 +258,7 @@ async fn write_some_slots<O: PlanOperation>(
         if slot >= plan.slots().get() {
             return Ok(());
         }
-        let Some(mut items) = plan.start_slot(slot)? else { continue };
+        let Some(mut items) = plan.start(&Part::whole(slot), &Arc::default())? else { continue };
         let mut output = SlotOutput::new(target, ticket, slot, plan.slots())?;
         let written = async {
             while let Some(item) = items.next().await? {

@@ -92,6 +92,17 @@ impl KeyValue {
         }
     }
 
+    /// Whether it has a place in the order of a column of a canonical key type, be it a value of the type or not.
+    pub(crate) fn compares_with(&self, data_type: &DataType) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Boolean(_) => *data_type == DataType::Boolean,
+            Self::Integer(_) => integer_range(data_type).is_some(),
+            Self::Utf8(_) => *data_type == DataType::Utf8View,
+            Self::Binary(_) => matches!(data_type, DataType::BinaryView | DataType::FixedSizeBinary(_)),
+        }
+    }
+
     /// The value cut to a prefix that is not larger, if it is too long for a bound.
     fn cut_down(&self) -> Option<Self> {
         match self {

@@ -133,13 +133,16 @@ pub struct KeyBound {
 }
 
 /// A value of a key column, by logical type. Ordered by the key order `value`, nulls last; values of one column are of one variant.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Its serde form is for requests, such as a [`SlotDescriptor`](crate::SlotDescriptor); manifests have their own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum KeyValue {
     /// Booleans.
     Boolean(bool),
     /// Integers; days of dates, units since the epoch of timestamps, unscaled decimals.
-    Integer(i128),
+    Integer(#[serde(with = "decimal_text")] i128),
     /// Strings.
     Utf8(String),
     /// Binary, of fixed size or not.
@@ -157,6 +160,35 @@ pub struct Fence {
     /// The row, counted from 0.
     pub row: u64,
 }
+
+/// Integers as decimal text: not every JSON reader keeps 128 bits.
+mod decimal_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &i128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i128, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+macro_rules! key_value_from {
+    ($($from:ty => $variant:ident),+ $(,)?) => {
+        $(impl From<$from> for KeyValue {
+            fn from(value: $from) -> Self {
+                Self::$variant(value.into())
+            }
+        })+
+    };
+}
+
+key_value_from!(
+    bool => Boolean, i8 => Integer, i16 => Integer, i32 => Integer, i64 => Integer, i128 => Integer, u8 => Integer,
+    u16 => Integer, u32 => Integer, u64 => Integer, &str => Utf8, String => Utf8, Vec<u8> => Binary, &[u8] => Binary,
+);
 
 /// The checksum of a file with the name of its algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

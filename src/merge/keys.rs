@@ -61,7 +61,7 @@ pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
 }
 
 /// Makes [`Keys`] of canonical key columns.
-pub(crate) trait Extract: Clone + Debug + Send + 'static {
+pub(crate) trait Extract: Clone + Debug + Send + Sync + 'static {
     type Keys: Keys;
 
     /// The keys of `columns`: one or several columns of the types the extractor was made for. Single columns hold no nulls.

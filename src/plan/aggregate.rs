@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::aggregate::{AggregateSpec, Aggregator, Bound, Definition, Feeding, aggregate_kernel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::{Kernel, SourceInputs};
-use crate::plan::operation::{CoGroup, Join, PlanOperation, key_fields, sealed};
+use crate::plan::operation::{CoGroup, Driver, Join, PlanOperation, key_fields, sealed};
 use crate::plan::resolve::{Problems, Resolved, resolve};
 use crate::plan::{AggregatePlan, Plan, PlanOptions};
 use crate::read::Source;
@@ -314,7 +314,10 @@ impl Aggregate {
     /// The operation and everything beside datasets and aggregates that its rows depend on.
     pub(crate) fn describe_input(&self) -> String {
         match &self.input {
-            Input::Rows(AggregateInput::Source(_)) => "scan".to_owned(),
+            Input::Rows(AggregateInput::Source(source)) => match source.describe_restriction() {
+                none if none.is_empty() => "scan".to_owned(),
+                some => format!("scan with {some}"),
+            },
             Input::Rows(AggregateInput::Join(join)) => join.describe_fully(),
             Input::Rows(AggregateInput::CoGroup(group)) => group.describe_fully(),
             Input::States(_) => "states".to_owned(),
@@ -338,6 +341,18 @@ impl PlanOperation for Aggregate {
             Input::Rows(AggregateInput::Join(join)) => format!("aggregate of a {}", join.describe()),
             Input::Rows(AggregateInput::CoGroup(_)) => "aggregate of a co-group".to_owned(),
             Input::States(_) => "merge of states".to_owned(),
+        }
+    }
+
+    fn rows(item: &RecordBatch) -> usize {
+        item.num_rows()
+    }
+
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn driver(&self, resolved: &Resolved) -> Option<Driver> {
+        match &self.input {
+            Input::Rows(AggregateInput::Join(join)) => join.driver(resolved),
+            _ => None,
         }
     }
 

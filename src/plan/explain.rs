@@ -2,21 +2,26 @@
 
 use std::fmt;
 
-use crate::plan::{Plan, PlanOperation, ResolvedSource};
+use crate::plan::{Plan, PlanOperation, Resolved, ResolvedSource};
+use crate::select::KeyRange;
 
 impl<O: PlanOperation> fmt::Display for Plan<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let resolved = &self.resolved;
         let slots = resolved.slots.get();
         writeln!(f, "{} on [{}]", self.operation.describe(), self.key().join(", "))?;
-        let skipped = (0..slots).filter(|&slot| self.is_skipped(slot)).count();
+        let skipped = (0..slots).filter(|&slot| self.is_skipped(slot).unwrap_or(false)).count();
         write!(f, "  slots: {slots}")?;
         if skipped > 0 {
             write!(f, " ({skipped} skipped: they yield nothing)")?;
         }
         writeln!(f, ", bucket function: {}", resolved.function)?;
+        if let Some(driver) = self.operation.driver(resolved) {
+            let name = |source: usize| &resolved.sources[source].name;
+            writeln!(f, "  dynamic filter: keys of {} are looked for in {}", name(driver.from), name(driver.of))?;
+        }
         for source in &resolved.sources {
-            describe_source(f, source)?;
+            describe_source(f, source, resolved)?;
         }
         let columns: Vec<String> = self.schema.fields().iter().map(|field| field.name().clone()).collect();
         writeln!(f, "  result: [{}]", columns.join(", "))?;
@@ -24,7 +29,7 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
     }
 }
 
-fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource) -> fmt::Result {
+fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource, plan: &Resolved) -> fmt::Result {
     let (mut runs, mut rows, mut bytes) = (0u64, 0u64, 0u64);
     for (_, run) in source.runs() {
         runs += 1;
@@ -44,6 +49,12 @@ fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource) -> fmt::
         counts.join(" and ")
     )?;
     writeln!(f, "    columns: [{}]", columns.join(", "))?;
+    if !source.restriction.is_all() {
+        let read = (0..plan.slots.get())
+            .map(|slot| source.runs_of(slot, plan, &KeyRange::all()).map_or(0, |runs| runs.len() as u64))
+            .sum::<u64>();
+        writeln!(f, "    restricted to {}: {} runs pruned", source.restriction, runs - read)?;
+    }
     // A year of daily partitions should not fill the screen.
     const SHOWN: usize = 4;
     for dataset in source.datasets.iter().take(SHOWN) {

@@ -3,6 +3,8 @@
 //! * `operation`: what a plan computes: [`Scan`], [`Join`], [`CoGroup`], as builders and as the kernels they become.
 //! * `aggregate`: [`Aggregate`], and how aggregates are bound to columns.
 //! * `resolve`: sources brought onto common keys and schemas; collects every incompatibility.
+//! * `restrict`: the rows that sources are restricted to.
+//! * `split`: slots cut into key ranges.
 //! * `explain`: a plan as text.
 //!
 //! A [`Plan`] pins the versions of all its datasets. It is pure and cheap; `run` executes it.
@@ -11,28 +13,36 @@ mod aggregate;
 mod explain;
 mod operation;
 mod resolve;
+mod restrict;
+mod split;
 
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::slot_of;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::layout::DatasetId;
 use crate::manifest::Lineage;
 use crate::merge::SourceInputs;
-use crate::read::RunReader;
+use crate::metrics::Counters;
+use crate::read::{Chain, chains};
+use crate::select::KeyRange;
 use crate::spec::BucketCount;
 
 pub(crate) use aggregate::Named;
 pub use aggregate::{Aggregate, AggregateInput};
 pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, PlanOperation, Scan};
 pub(crate) use resolve::{Problems, Resolved, ResolvedSource};
+pub(crate) use split::{Part, parts};
 
 /// The default of [`PlanOptions::batch_size`]: what arrow's and parquet's readers use as well, small enough to stay in a core's cache.
 pub const DEFAULT_BATCH_SIZE: usize = 8192;
+
+/// The default of [`PlanOptions::prefetch`]: with two fetches in a row per slot (a footer, then rows), enough to keep a processor busy behind a
+/// latency of about as long as a slot takes.
+pub const DEFAULT_PREFETCH: usize = 2;
 
 /// The largest batch size: beyond it batches only cost memory, and row numbers inside one must fit 32 bits.
 pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
@@ -43,12 +53,33 @@ pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
 pub struct PlanOptions {
     /// Rows per batch, about: batches read have at most so many, results at most as many. Taken as 1 if it is 0 and as 2²⁰ if it is more.
     pub batch_size: usize,
+    /// How many slots, for each that runs, may have begun to fetch already. Default [`DEFAULT_PREFETCH`].
+    pub prefetch: usize,
+    /// When joins look for the keys of one side in the other before they read more of it. Default [`DynamicFilters::Auto`].
+    pub dynamic_filters: DynamicFilters,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { batch_size: DEFAULT_BATCH_SIZE }
+        Self { batch_size: DEFAULT_BATCH_SIZE, prefetch: DEFAULT_PREFETCH, dynamic_filters: DynamicFilters::default() }
     }
+}
+
+/// When a join reads the keys of one side first and of the other side only what has one of them.
+///
+/// The side that is read first must be one whose keys decide about the other's rows: either side of an inner or semi join, the left side of a left join,
+/// and so on; never in a full join. The keys of a slot are held in memory, up to a million; if there are more, or if they are more than half of the rows
+/// of their side, the other side is read as without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DynamicFilters {
+    /// If one side is restricted by a filter, a key range or keys.
+    #[default]
+    Auto,
+    /// Wherever the join's kind allows it, the left side first. For tests, and for joins with a side known to be small.
+    Always,
+    /// Never.
+    Never,
 }
 
 impl PlanOptions {
@@ -56,6 +87,20 @@ impl PlanOptions {
     #[must_use]
     pub fn with_batch_size(mut self, rows: usize) -> Self {
         self.batch_size = rows.max(1);
+        self
+    }
+
+    /// Sets [`prefetch`](Self::prefetch), by default [`DEFAULT_PREFETCH`]; 0 fetches for running slots only.
+    #[must_use]
+    pub fn with_prefetch(mut self, slots: usize) -> Self {
+        self.prefetch = slots;
+        self
+    }
+
+    /// Sets [`dynamic_filters`](Self::dynamic_filters), by default [`DynamicFilters::Auto`].
+    #[must_use]
+    pub fn with_dynamic_filters(mut self, when: DynamicFilters) -> Self {
+        self.dynamic_filters = when;
         self
     }
 }
@@ -107,6 +152,9 @@ pub struct SlotDescriptor {
     pub slot: u32,
     /// The number of slots.
     pub slots: BucketCount,
+    /// The keys of the slot that are meant.
+    #[serde(default, skip_serializing_if = "KeyRange::is_all")]
+    pub key_range: KeyRange,
 }
 
 impl<O: PlanOperation> Plan<O> {
@@ -147,11 +195,21 @@ impl<O: PlanOperation> Plan<O> {
             version: dataset.version(),
         };
         let sources = self.resolved.sources.iter().map(|source| source.datasets.iter().map(pin).collect()).collect();
-        Ok(SlotDescriptor { sources, slot, slots: self.slots() })
+        Ok(SlotDescriptor { sources, slot, slots: self.slots(), key_range: KeyRange::all() })
     }
 
-    /// The slot that a descriptor means, if the descriptor was made by a plan over the same versions.
-    pub(crate) fn check_descriptor(&self, descriptor: &SlotDescriptor) -> Result<u32> {
+    /// Describes the whole plan in pieces for so many workers: its slots, those cut into key ranges that are much larger than a worker's share.
+    /// A slot's pieces come in key order. The row groups at the ends of a key range are read for both its neighbours.
+    ///
+    /// # Errors
+    /// None of ordinary plans.
+    pub fn split(&self, workers: usize) -> Result<Vec<SlotDescriptor>> {
+        let cut = split::cut(&self.resolved, |total| total / workers.max(1) as u64)?;
+        cut.into_iter().map(|part| Ok(SlotDescriptor { key_range: part.range, ..self.slot(part.slot)? })).collect()
+    }
+
+    /// What a descriptor means, if it was made by a plan over the same versions.
+    pub(crate) fn check_descriptor(&self, descriptor: &SlotDescriptor) -> Result<Part> {
         let own = self.slot(descriptor.slot)?;
         let ids = |d: &SlotDescriptor| -> Vec<Vec<(DatasetId, u64)>> {
             d.sources.iter().map(|s| s.iter().map(|p| (p.dataset_id.clone(), p.version)).collect()).collect()
@@ -164,34 +222,34 @@ impl<O: PlanOperation> Plan<O> {
                 show_pins(descriptor)
             )));
         }
-        Ok(descriptor.slot)
+        descriptor.key_range.check(&self.resolved.key_types())?;
+        Ok(Part { range: descriptor.key_range.clone(), ..Part::whole(descriptor.slot) })
     }
 
-    /// Per source, what the kernel needs to know, and the readers of the slot's runs.
-    pub(crate) fn slot_inputs(&self, slot: u32) -> (Vec<SourceInputs>, Vec<RunReader>) {
+    /// Per source, what the kernel needs to know, and the readers of the part's runs in the chains that are its inputs.
+    pub(crate) fn inputs(&self, part: &Part, counters: &Arc<Counters>) -> Result<(Vec<SourceInputs>, Vec<Vec<Chain>>)> {
         let mut inputs = vec![];
         let mut readers = vec![];
         for source in &self.resolved.sources {
-            let own = source.readers(slot, &self.resolved);
+            let own = chains(source.readers(part.slot, &self.resolved, &part.range, counters)?);
             inputs.push(SourceInputs {
                 schema: Arc::clone(&source.schema),
                 order: (0..self.resolved.key.len()).collect(),
-                runs: own.iter().map(|reader| reader.place.layout.run(&reader.run.path).as_ref().into()).collect(),
+                runs: own.iter().map(|chain| chain[0].path().as_ref().into()).collect(),
             });
-            readers.extend(own);
+            readers.push(own);
         }
-        (inputs, readers)
+        Ok((inputs, readers))
     }
 
     /// Whether a slot yields nothing, known without reading it.
-    pub(crate) fn is_skipped(&self, slot: u32) -> bool {
-        let has_runs: Vec<bool> = self
+    pub(crate) fn is_skipped(&self, slot: u32) -> Result<bool> {
+        let has_runs = self
             .resolved
             .sources
             .iter()
-            .map(|source| source.runs().any(|(_, run)| slot_of(run.bucket, self.resolved.slots) == slot))
-            .collect();
-        self.operation.yields_nothing(&has_runs)
+            .map(|source| source.runs_of(slot, &self.resolved, &KeyRange::all()).map(|runs| !runs.is_empty()));
+        Ok(self.operation.yields_nothing(&has_runs.collect::<Result<Vec<bool>>>()?))
     }
 
     /// What the result is derived from.

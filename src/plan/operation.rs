@@ -11,11 +11,20 @@ use crate::error::{Error, Result};
 use crate::join::{JoinInputs, JoinKind, OutputColumn, OutputLayout, join_kernel};
 use crate::merge::{Kernel, SourceInputs, scan_kernel};
 use crate::plan::resolve::{Problems, Resolved, resolve};
-use crate::plan::{CoGroupChunkPlan, CoGroupPlan, JoinPlan, Plan, PlanOptions, ScanPlan};
+use crate::plan::{CoGroupChunkPlan, CoGroupPlan, DynamicFilters, JoinPlan, Plan, PlanOptions, ScanPlan};
 use crate::read::Source;
 
 pub(super) mod sealed {
     pub trait Sealed {}
+}
+
+/// Rows of the source `of` matter only if their key is in the source `from`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Driver {
+    pub(crate) from: usize,
+    pub(crate) of: usize,
+    /// Whatever it brings.
+    pub(crate) always: bool,
 }
 
 /// What a [`Plan`] computes. Implemented by [`Scan`], [`Join`], [`CoGroup`], [`CoGroupChunks`] and
@@ -38,6 +47,17 @@ pub trait PlanOperation: sealed::Sealed + Clone + Send + Sync + 'static {
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
     fn key<'a>(&self, resolved: &'a Resolved) -> &'a [String] {
         &resolved.key
+    }
+
+    /// The number of rows of an item.
+    #[doc(hidden)]
+    fn rows(item: &Self::Item) -> usize;
+
+    /// The source whose keys decide about another's rows, if it is worth reading them first.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn driver(&self, _resolved: &Resolved) -> Option<Driver> {
+        None
     }
 
     /// Whether a slot yields nothing, given which sources have runs in it.
@@ -95,6 +115,10 @@ impl PlanOperation for Scan {
 
     fn describe(&self) -> String {
         "scan".to_owned()
+    }
+
+    fn rows(item: &RecordBatch) -> usize {
+        item.num_rows()
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
@@ -218,14 +242,20 @@ impl Join {
     /// Everything that the joined rows depend on beside the datasets. A name that both sides have means the side that reads it.
     pub(super) fn describe_fully(&self) -> String {
         let columns = |source: &Source| source.columns.clone().unwrap_or_default();
+        let restricted = |side: &str, source: &Source| match source.describe_restriction() {
+            none if none.is_empty() => none,
+            some => format!(", {side} {some}"),
+        };
         format!(
-            "{} with {} sort columns, prefixes `{}` and `{}`, columns {:?} and {:?}",
+            "{} with {} sort columns, prefixes `{}` and `{}`, columns {:?} and {:?}{}{}",
             self.describe(),
             self.sort_columns,
             self.left_prefix,
             self.right_prefix,
             columns(&self.left),
-            columns(&self.right)
+            columns(&self.right),
+            restricted("left", &self.left),
+            restricted("right", &self.right)
         )
     }
 
@@ -303,6 +333,31 @@ impl PlanOperation for Join {
 
     fn describe(&self) -> String {
         format!("{} join", self.kind)
+    }
+
+    fn rows(item: &RecordBatch) -> usize {
+        item.num_rows()
+    }
+
+    #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
+    fn driver(&self, resolved: &Resolved) -> Option<Driver> {
+        let shape = self.kind.shape();
+        let restricted = |source: usize| !resolved.sources[source].restriction.is_all();
+        let legal = [(0, 1, !shape.right_unmatched), (1, 0, !shape.left_unmatched)];
+        let always = resolved.options.dynamic_filters == DynamicFilters::Always;
+        let mut worthwhile = legal.into_iter().filter(|(from, of, legal)| {
+            *legal
+                && match resolved.options.dynamic_filters {
+                    DynamicFilters::Always => true,
+                    DynamicFilters::Never => false,
+                    // Of two restricted sides, the one with fewer rows.
+                    DynamicFilters::Auto => {
+                        restricted(*from)
+                            && (!restricted(*of) || resolved.sources[*from].rows() <= resolved.sources[*of].rows())
+                    }
+                }
+        });
+        worthwhile.next().map(|(from, of, _)| Driver { from, of, always })
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
@@ -417,7 +472,11 @@ impl CoGroup {
 
     /// Everything that aggregates of the groups depend on beside the datasets: which source they mean by a name.
     pub(super) fn describe_fully(&self) -> String {
-        format!("co-group of {:?}", self.sources.iter().map(|(name, _)| name).collect::<Vec<_>>())
+        let names = self.sources.iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let restricted = self.sources.iter().map(|(name, source)| (name, source.describe_restriction()));
+        let restricted = restricted.filter(|(_, some)| !some.is_empty());
+        let restricted: String = restricted.map(|(name, some)| format!(", {name} {some}")).collect();
+        format!("co-group of {names:?}{restricted}")
     }
 
     fn resolve(&self) -> Result<(Arc<Resolved>, SchemaRef)> {
@@ -465,6 +524,10 @@ impl PlanOperation for CoGroup {
         "co-group".to_owned()
     }
 
+    fn rows(item: &CoGroupBatch) -> usize {
+        item.len()
+    }
+
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
     fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = CoGroupBatch>>> {
         whole_kernel(self.inputs(sources, resolved))
@@ -482,6 +545,10 @@ impl PlanOperation for CoGroupChunks {
 
     fn describe(&self) -> String {
         "co-group in chunks".to_owned()
+    }
+
+    fn rows(item: &CoGroupChunk) -> usize {
+        item.groups().len()
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]

@@ -11,9 +11,12 @@ use crate::bucket::{greatest_common_count, slot_of};
 use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Run;
+use crate::metrics::Counters;
+use crate::plan::restrict::{Restriction, restrict};
 use crate::plan::{MAX_BATCH_SIZE, PlanOptions};
-use crate::read::{Adapt, RunReader, Source};
+use crate::read::{Adapt, RunReader, Selection, Source};
 use crate::schema::{common_type, type_name};
+use crate::select::KeyRange;
 use crate::spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder};
 
 /// Everything a plan knows about its sources.
@@ -30,6 +33,14 @@ pub(crate) struct Resolved {
     pub(crate) options: PlanOptions,
 }
 
+impl Resolved {
+    /// The types of the key columns.
+    pub(crate) fn key_types(&self) -> Vec<DataType> {
+        let fields = self.sources.iter().flat_map(|source| source.schema.fields().iter().take(self.hashed));
+        fields.take(self.hashed).map(|field| field.data_type().clone()).collect()
+    }
+}
+
 /// One source: its datasets and the schema that their batches are brought to.
 #[derive(Debug)]
 pub(crate) struct ResolvedSource {
@@ -37,8 +48,19 @@ pub(crate) struct ResolvedSource {
     pub(crate) datasets: Vec<Dataset>,
     /// The merge columns, then the other wanted columns.
     pub(crate) schema: SchemaRef,
+    /// Which rows are wanted.
+    pub(crate) restriction: Restriction,
     /// Per dataset.
-    adapts: Vec<Arc<Adapt>>,
+    adapts: Vec<Adapts>,
+}
+
+/// How the columns of one dataset become those of its source.
+#[derive(Debug)]
+struct Adapts {
+    rows: Arc<Adapt>,
+    keys: Arc<Adapt>,
+    /// `None` if there is no filter, or the dataset has none of its columns.
+    filter: Option<Arc<Adapt>>,
 }
 
 impl ResolvedSource {
@@ -47,20 +69,61 @@ impl ResolvedSource {
         self.datasets.iter().enumerate().flat_map(|(at, dataset)| dataset.runs().iter().map(move |run| (at, run)))
     }
 
-    pub(crate) fn readers(&self, slot: u32, plan: &Resolved) -> Vec<RunReader> {
-        self.runs()
-            .filter(|(_, run)| slot_of(run.bucket, plan.slots) == slot)
-            .map(|(at, run)| RunReader {
-                place: self.datasets[at].place().clone(),
-                dataset_id: self.datasets[at].id().clone(),
-                schema: Arc::clone(self.datasets[at].schema()),
+    /// The rows of all runs.
+    pub(crate) fn rows(&self) -> u64 {
+        self.runs().map(|(_, run)| run.rows).fold(0, u64::saturating_add)
+    }
+
+    /// The runs of a slot that may have wanted rows with a key of `range`.
+    pub(crate) fn runs_of(&self, slot: u32, plan: &Resolved, range: &KeyRange) -> Result<Vec<(usize, &Run)>> {
+        let selection = self.restriction.of_slot(slot, range);
+        let mut wanted = vec![];
+        for (at, run) in self.runs() {
+            if slot_of(run.bucket, plan.slots) == slot
+                && !self.restriction.never.contains(&at)
+                && selection.may_want(run)?
+            {
+                wanted.push((at, run));
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Readers of those runs, of all columns of the source.
+    pub(crate) fn readers(
+        &self,
+        slot: u32,
+        plan: &Resolved,
+        range: &KeyRange,
+        counters: &Arc<Counters>,
+    ) -> Result<Vec<RunReader>> {
+        let selection = self.restriction.of_slot(slot, range);
+        let reader = |(at, run): (usize, &Run)| {
+            let dataset = &self.datasets[at];
+            let Adapts { rows, keys, filter } = &self.adapts[at];
+            let mut selection: Selection = selection.clone();
+            if filter.is_none() {
+                selection.filter = None;
+            }
+            // The keys of a slot lie in several buckets if there are more buckets than slots.
+            if let Some(keys) = selection.keys.as_mut().filter(|_| run.buckets != plan.slots) {
+                *keys = Arc::new(keys.of_bucket(plan.function, run.bucket, run.buckets)?);
+            }
+            Ok(RunReader {
+                place: dataset.place().clone(),
+                dataset_id: dataset.id().clone(),
+                schema: Arc::clone(dataset.schema()),
                 run: run.clone(),
-                adapt: Arc::clone(&self.adapts[at]),
+                adapt: Arc::clone(rows),
+                key_adapt: Arc::clone(keys),
+                filter_adapt: filter.clone(),
+                selection,
                 function: plan.function,
-                key: (0..plan.hashed).collect(),
                 batch_size: plan.options.batch_size,
+                counters: Arc::clone(counters),
             })
-            .collect()
+        };
+        self.runs_of(slot, plan, range)?.into_iter().map(reader).collect()
     }
 }
 
@@ -127,8 +190,9 @@ pub(crate) fn resolve(
     });
     let slots = greatest_common_count(counts)?;
     let (function, key_order) = (reference.function(), reference.key_order());
+    let keys = Keys { types: &types, hashed, function, slots };
     let sources: Vec<ResolvedSource> =
-        sources.into_iter().filter_map(|(name, source)| resolve_source(name, source, &types, problems)).collect();
+        sources.into_iter().filter_map(|(name, source)| resolve_source(name, source, &keys, problems)).collect();
     Some(Resolved { sources, slots, key, hashed, function, key_order, options })
 }
 
@@ -228,16 +292,21 @@ fn show(data_type: &DataType) -> String {
     type_name(data_type).unwrap_or_else(|_| data_type.to_string())
 }
 
+/// What the sources of a plan have in common.
+pub(super) struct Keys<'a> {
+    /// The types of the merge columns.
+    types: &'a [DataType],
+    /// How many of them are key columns.
+    pub(super) hashed: usize,
+    pub(super) function: BucketFunction,
+    pub(super) slots: BucketCount,
+}
+
 /// Finds the source's schema: merge columns, then the wanted ones, each with a type that all its datasets widen to.
-fn resolve_source(
-    name: String,
-    source: Source,
-    key_types: &[DataType],
-    problems: &mut Problems,
-) -> Option<ResolvedSource> {
-    let Source { datasets, columns } = source;
+fn resolve_source(name: String, source: Source, common: &Keys<'_>, problems: &mut Problems) -> Option<ResolvedSource> {
+    let Source { datasets, columns, filter, range, keys: key_sets } = source;
     let mut fields: Vec<Field> = vec![];
-    for (at, data_type) in key_types.iter().enumerate() {
+    for (at, data_type) in common.types.iter().enumerate() {
         let nullable = datasets.iter().any(|dataset| merge_column(dataset, at).is_none_or(Field::is_nullable));
         fields.push(Field::new(merge_column(datasets.first()?, at)?.name(), data_type.clone(), nullable));
     }
@@ -271,6 +340,8 @@ fn resolve_source(
             field.set_nullable(true);
         }
     }
+    let known: Vec<Field> = fields.iter().chain(&all).cloned().collect();
+    let restriction = restrict(&name, &known, (filter, range, key_sets), common, &datasets, problems);
     match columns {
         None => fields.extend(all),
         Some(columns) => {
@@ -291,8 +362,14 @@ fn resolve_source(
         .map(|dataset| {
             let names = dataset.spec().order().take(keys);
             let own: Vec<usize> = names.filter_map(|name| dataset.schema().index_of(name).ok()).collect();
-            Arc::new(Adapt::new(&schema, dataset.schema(), &own))
+            let of_keys = Arc::new(Schema::new(schema.fields()[..common.hashed].to_vec()));
+            let filter = restriction.filter().map(|filter| Adapt::new(&filter.schema, dataset.schema(), &[]));
+            Adapts {
+                rows: Arc::new(Adapt::new(&schema, dataset.schema(), &own)),
+                keys: Arc::new(Adapt::new(&of_keys, dataset.schema(), &own[..common.hashed.min(own.len())])),
+                filter: filter.filter(|adapt| !adapt.projection().is_empty()).map(Arc::new),
+            }
         })
         .collect();
-    Some(ResolvedSource { name, datasets, schema, adapts })
+    Some(ResolvedSource { name, datasets, schema, restriction, adapts })
 }

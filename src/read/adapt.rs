@@ -43,6 +43,11 @@ impl Adapt {
         Self { schema: Arc::clone(schema), identical: in_place && same_types, projection, columns }
     }
 
+    /// The source's schema, or that part of it that this makes.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
     /// The positions in the dataset's schema of the columns to read.
     pub(crate) fn projection(&self) -> &[usize] {
         &self.projection

@@ -1,8 +1,10 @@
-//! Sources: one dataset, or several read as one, with the columns that are wanted of them.
+//! Sources: one dataset, or several read as one, with the columns and the rows that are wanted of them.
 
 use std::collections::BTreeSet;
 
 use crate::dataset::Dataset;
+use crate::predicate::Predicate;
+use crate::select::{KeyRange, KeySet};
 
 /// What a plan reads on one side: one dataset, or several (date partitions, say) read as one.
 ///
@@ -14,17 +16,42 @@ use crate::dataset::Dataset;
 /// plays/week=2025-W02   64 buckets ├─ one source, its rows merged by key
 /// plays/week=2025-W03  128 buckets ┘
 /// ```
+///
+/// # Choosing rows
+/// A source can be restricted to rows with certain keys and to rows that pass a predicate; rows must satisfy every restriction. What is left
+/// out is left out as early as possible: slots and runs by the manifest, row groups and pages by Parquet's statistics, rows by their keys and the
+/// predicate's columns, which are decoded first; the other columns are decoded only where rows are left. Statistics are held against what is
+/// decoded beside them (`Corrupt` if they do not hold); [`Dataset::validate`] checks all.
+///
+/// ```
+/// # use sort_merge_bucket::{Dataset, KeyRange, Predicate, Source};
+/// # fn example(users: &Dataset) {
+/// let source = Source::from(users)
+///     .with_columns(["region"])
+///     .with_filter(Predicate::eq("tier", "premium").and(Predicate::ge("age", 30)))
+///     .with_key_range(KeyRange::all().starting_at([1_000]).below([2_000]));
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Source {
     pub(crate) datasets: Vec<Dataset>,
     /// The wanted columns; `None` is all.
     pub(crate) columns: Option<Vec<String>>,
+    pub(crate) filter: Option<Predicate>,
+    pub(crate) range: KeyRange,
+    pub(crate) keys: Vec<KeySet>,
 }
 
 impl Source {
     /// A source of several datasets. Rows of one key come in the order of the datasets.
     pub fn new(datasets: impl IntoIterator<Item = Dataset>) -> Self {
-        Self { datasets: datasets.into_iter().collect(), columns: None }
+        Self {
+            datasets: datasets.into_iter().collect(),
+            columns: None,
+            filter: None,
+            range: KeyRange::all(),
+            keys: vec![],
+        }
     }
 
     /// Reads these columns only, in this order, after the key columns, which are always read.
@@ -32,6 +59,45 @@ impl Source {
     pub fn with_columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
         self.columns = Some(columns.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// Reads only rows for which `predicate` is true, not false or null. It may look at columns that are not among those wanted.
+    #[must_use]
+    pub fn with_filter(mut self, predicate: Predicate) -> Self {
+        self.filter = Some(match self.filter.take() {
+            Some(before) => before.and(predicate),
+            None => predicate,
+        });
+        self
+    }
+
+    /// Reads only rows with a key of this range.
+    #[must_use]
+    pub fn with_key_range(mut self, range: KeyRange) -> Self {
+        self.range = self.range.intersect(&range);
+        self
+    }
+
+    /// Reads only rows with one of these keys, which are values of the key columns in their order.
+    #[must_use]
+    pub fn with_keys(mut self, keys: impl Into<KeySet>) -> Self {
+        self.keys.push(keys.into());
+        self
+    }
+
+    /// Everything that its rows depend on beside the datasets and columns; empty if that is nothing.
+    pub(crate) fn describe_restriction(&self) -> String {
+        let mut parts = vec![];
+        parts.extend(self.filter.iter().map(|filter| format!("filter {filter}")));
+        if !self.range.is_all() {
+            parts.push(format!("keys in {}", self.range));
+        }
+        for keys in &self.keys {
+            // Columns that cannot be keys are refused by every plan.
+            let fingerprint = keys.fingerprint().unwrap_or_else(|e| e.to_string());
+            parts.push(format!("keys among {fingerprint}"));
+        }
+        parts.join(", ")
     }
 
     /// Reads only those of its columns that are `needed`. Columns that no dataset has stay, for whoever resolves the source to report.

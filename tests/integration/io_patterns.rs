@@ -2,8 +2,10 @@
 //! once, and nothing is ever listed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
@@ -11,8 +13,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sort_merge_bucket::{
-    CoGroup, Dataset, DatasetWriter, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation, Scan, Source,
-    Target, WriteMode, WriteOptions,
+    CoGroup, Dataset, DatasetWriter, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation, PlanOptions, Scan,
+    Source, Target, WriteMode, WriteOptions,
 };
 
 use crate::support::data::{DatasetData, Write, batch_of};
@@ -233,12 +235,12 @@ async fn slots_whose_other_side_is_empty_are_not_read() {
 async fn a_plan_that_is_dropped_stops_reading() {
     let (store, left, right) = setup(8, 12).await;
     let plan = Join::full(&left, &right).plan().unwrap();
-    let mut items = plan.stream(Parallelism::Slots(std::num::NonZeroUsize::MIN));
+    let mut items = plan.stream(Parallelism::Slots(NonZeroUsize::MIN));
     items.try_next().await.unwrap();
     drop(items);
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     store.take_log();
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(shown(&store.take_log()), Vec::<String>::new());
 }
 
@@ -277,4 +279,51 @@ async fn finding_partitions_is_one_listing_and_three_requests_for_each() {
     assert_eq!(some.open().await.unwrap().len(), 2);
     let log = shown(&store.take_log());
     assert_eq!(log.len(), 2 * 3, "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slots_that_come_next_are_fetched_while_others_run() {
+    let (store, left, right) = setup(16, 16).await;
+    // Two runs of either side in a slot, and of each run one request at a time, or two while a row group is read ahead.
+    const RUNS: usize = 4;
+    for (prefetch, least, most) in [(0, 2 * RUNS, 4 * RUNS), (2, 6 * RUNS, 8 * RUNS)] {
+        let options = PlanOptions::default().with_prefetch(prefetch);
+        let plan = Join::inner(&left, &right).with_options(options).plan().unwrap();
+        store.slow_down(Duration::from_millis(50));
+        store.take_most_in_flight();
+        let rows: Vec<_> = plan.stream(Parallelism::Slots(NonZeroUsize::new(2).unwrap())).try_collect().await.unwrap();
+        assert!(!rows.is_empty());
+        let found = store.take_most_in_flight();
+        assert!((least..=most).contains(&found), "{found} requests in flight with a prefetch of {prefetch}");
+        store.slow_down(Duration::ZERO);
+    }
+}
+
+#[tokio::test]
+async fn runs_of_disjoint_keys_are_opened_late_and_closed_early() {
+    let store = TestStore::new();
+    let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
+    let fields = || vec![field("k", DataType::Int64, false), field("v", DataType::Int64, false)];
+    let mut hours = vec![];
+    // Keys that go on from hour to hour, but for one hour that was written again.
+    for hour in [0, 1, 2, 3, 4, 5, 6, 7, 4] {
+        let rows = (0..100).map(|at| vec![int(hour * 100 + at), int(at)]).collect();
+        let options = WriteOptions::default().with_max_row_group_rows(20);
+        let data = DatasetData {
+            writes: vec![Write { options, ..Write::new(1, rows) }],
+            ..DatasetData::new(fields(), &["k"], 1, vec![])
+        };
+        hours.push(data.write(&dynamic, &format!("hour={}", hours.len())).await);
+    }
+    store.take_log();
+    let plan = Scan::new(Source::new(hours)).plan().unwrap();
+    assert_eq!(run_slot(&plan, 0).await, 900);
+    let log = store.take_log();
+    let hour_of = |request: &Request| request.path.split('/').next().unwrap_or_default().to_owned();
+    let first = |hour: usize| log.iter().position(|r| hour_of(r) == format!("hour={hour}")).unwrap();
+    let last = |hour: usize| log.iter().rposition(|r| hour_of(r) == format!("hour={hour}")).unwrap();
+    for hour in 0..7 {
+        assert!(first(hour + 1) > last(hour), "hour {} was opened before hour {hour} was read", hour + 1);
+    }
+    assert!(first(8) < last(0), "a run that overlaps others is an input of its own");
 }

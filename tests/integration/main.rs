@@ -3,6 +3,7 @@
 //! * `support`: random data (`data`), an independent engine over plain values (`oracle`, `aggregates`), stores that record and fail (`stores`),
 //!   bytes of runs and manifests made by hand (`forge`).
 //! * `joins`, `cogroups`, `sources`, `plans`, `aggregates`, `transform`: what plans return, against the oracle.
+//! * `selections`: sources restricted to some rows, and slots cut into key ranges.
 //! * `rollups`: partials per period, merged in every way, made again, and refused.
 //! * `laws`: equalities that hold whatever the data are.
 //! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
@@ -38,6 +39,8 @@ mod plans;
 mod regressions;
 #[cfg(test)]
 mod rollups;
+#[cfg(test)]
+mod selections;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Stores in memory that log what is asked of them and fail where they are told to.
+//! Stores in memory that log what is asked of them, are slow and fail where they are told to.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +49,11 @@ pub(crate) struct TestStore {
     count: AtomicUsize,
     /// The requests that fail, counted from 0 since the last [`fail_from`](Self::fail_from).
     fault: Mutex<Option<(Range<usize>, When)>>,
+    /// How long reads take.
+    latency: Mutex<Duration>,
+    /// Reads that have not been answered, now and at most.
+    in_flight: AtomicUsize,
+    most_in_flight: AtomicUsize,
 }
 
 impl TestStore {
@@ -75,6 +81,29 @@ impl TestStore {
     /// How many requests there were since counting started.
     pub(crate) fn requests(&self) -> usize {
         self.count.load(Ordering::SeqCst)
+    }
+
+    /// Makes reads take this long.
+    pub(crate) fn slow_down(&self, latency: Duration) {
+        *self.latency.lock().unwrap() = latency;
+    }
+
+    /// The most reads that waited for their answers at the same time since the last call.
+    pub(crate) fn take_most_in_flight(&self) -> usize {
+        self.most_in_flight.swap(0, Ordering::SeqCst)
+    }
+
+    /// Answers a read after the latency.
+    async fn answer<T>(&self, read: impl Future<Output = T>) -> T {
+        let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_in_flight.fetch_max(now, Ordering::SeqCst);
+        let latency = *self.latency.lock().unwrap();
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        let answer = read.await;
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        answer
     }
 
     /// What is stored, by path; not logged and never failing.
@@ -142,12 +171,12 @@ impl ObjectStore for TestStore {
             None => vec![],
         };
         let fault = self.log(if options.head { "HEAD" } else { "GET" }, path, ranges);
-        self.run(fault, self.inner.get_opts(path, options)).await
+        self.answer(self.run(fault, self.inner.get_opts(path, options))).await
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
         let fault = self.log("RANGES", path, ranges.to_vec());
-        self.run(fault, self.inner.get_ranges(path, ranges)).await
+        self.answer(self.run(fault, self.inner.get_ranges(path, ranges))).await
     }
 
     fn delete_stream(

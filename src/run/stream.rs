@@ -1,11 +1,9 @@
 //! Runs plans: slot by slot in the caller's task, or all slots over several tasks.
-//!
-//! This is the async shell around the kernels: it feeds them from run streams and hands on what they make.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use futures::stream::{BoxStream, StreamExt, try_unfold};
@@ -13,9 +11,9 @@ use futures::{FutureExt, Stream};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::merge::{Kernel, Step};
-use crate::plan::{Plan, PlanOperation, SlotDescriptor};
-use crate::read::{RunReader, RunStream};
+use crate::metrics::{Counters, PlanMetrics, SlotMetrics};
+use crate::plan::{Part, Plan, PlanOperation, SlotDescriptor, parts};
+use crate::run::SlotRun;
 use crate::task::{Task, spawn};
 
 /// How many slots run at the same time.
@@ -42,8 +40,11 @@ impl Parallelism {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SlotItem<T> {
-    /// The slot. Items of one slot come in order.
+    /// The slot.
     pub slot: u32,
+    /// The part of the slot: 0, unless slots were cut into key ranges because they are few or one is much larger than the others. Items of one
+    /// part come in order, and every key of a part is less than all keys of the next part.
+    pub part: u32,
     /// A `RecordBatch` of a scan or join, a `CoGroupBatch` or `CoGroupChunk`.
     pub item: T,
 }
@@ -52,13 +53,23 @@ pub struct SlotItem<T> {
 ///
 /// # Memory
 /// Per run of the slot, the fetched bytes of two row groups (projected columns) and the pages being decoded; one window; one item.
-pub struct SlotStream<T>(BoxStream<'static, Result<T>>);
+pub struct SlotStream<T> {
+    items: BoxStream<'static, Result<T>>,
+    counters: Arc<Counters>,
+}
+
+impl<T> SlotStream<T> {
+    /// What was read and made so far.
+    pub fn metrics(&self) -> SlotMetrics {
+        self.counters.snapshot()
+    }
+}
 
 impl<T> Stream for SlotStream<T> {
     type Item = Result<T>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        self.items.as_mut().poll_next(cx)
     }
 }
 
@@ -68,12 +79,15 @@ impl<T> std::fmt::Debug for SlotStream<T> {
     }
 }
 
-/// The items of all slots, made by several tasks: each slot's in order, slots interleaved. Ends after the first error. Dropping it stops the tasks.
+/// The items of all slots, made by several tasks: those of each part of a slot in order (see [`SlotItem::part`]), parts interleaved. Ends after the
+/// first error. Dropping it stops the tasks.
 ///
 /// # Memory
-/// As many running slots as the parallelism says (see [`SlotStream`]) and one finished item for each.
+/// As many running slots as the parallelism says (see [`SlotStream`]) and one finished item for each; for each of them, as many slots as
+/// [`PlanOptions::prefetch`](crate::PlanOptions::prefetch) says whose runs are open, with the fetched bytes of their first row groups.
 #[derive(Debug)]
 pub struct PlanStream<T> {
+    counters: Arc<[Arc<Counters>]>,
     items: mpsc::Receiver<Result<SlotItem<T>>>,
     tasks: Vec<Task<()>>,
     failed: bool,
@@ -105,6 +119,11 @@ impl<T> Stream for PlanStream<T> {
 }
 
 impl<T> PlanStream<T> {
+    /// What each slot has read and made so far.
+    pub fn metrics(&self) -> PlanMetrics {
+        PlanMetrics { slots: self.counters.iter().map(|counters| counters.snapshot()).collect() }
+    }
+
     fn fail(&mut self, error: Error) -> Error {
         self.failed = true;
         self.tasks.clear();
@@ -112,47 +131,18 @@ impl<T> PlanStream<T> {
     }
 }
 
-/// A kernel and the streams that feed it.
-pub(crate) struct SlotRun<T> {
-    kernel: Box<dyn Kernel<Item = T>>,
-    runs: Vec<RunStream>,
-}
-
-impl<T> SlotRun<T> {
-    pub(crate) async fn next(&mut self) -> Result<Option<T>> {
-        loop {
-            match self.kernel.step()? {
-                Step::Item(item) => return Ok(Some(item)),
-                Step::Done => return Ok(None),
-                Step::Needs(input) => match self.runs[input].next().await? {
-                    Some(batch) => self.kernel.push(input, batch)?,
-                    None => self.kernel.finish(input),
-                },
-            }
-        }
-    }
-}
-
 impl<O: PlanOperation> Plan<O> {
-    /// Starts a slot: all its runs begin to open. `None` if it is known to yield nothing.
-    pub(crate) fn start_slot(&self, slot: u32) -> Result<Option<SlotRun<O::Item>>> {
-        if self.is_skipped(slot) {
-            return Ok(None);
-        }
-        let (sources, readers) = self.slot_inputs(slot);
-        let kernel = self.operation.kernel(sources, &self.resolved)?;
-        Ok(Some(SlotRun { kernel, runs: readers.into_iter().map(RunReader::start).collect() }))
-    }
-
     /// Runs one slot in the task that polls the stream, which must be on a tokio runtime: for callers with a scheduler of their own.
     ///
     /// # Errors
     /// `Incompatible` if the descriptor was made by a plan over other datasets or versions, `InvalidInput` if it has no such slot. The stream ends after its first error: `Corrupt`,
     /// `Unsorted`, `Misplaced`, `Store`, for co-groups `LimitExceeded`.
     pub fn execute(&self, descriptor: &SlotDescriptor) -> Result<SlotStream<O::Item>> {
-        let slot = self.check_descriptor(descriptor)?;
+        let part = self.check_descriptor(descriptor)?;
         let plan = self.clone();
-        let start = async move { plan.start_slot(slot) };
+        let counters = Arc::new(Counters::default());
+        let own = Arc::clone(&counters);
+        let start = async move { plan.start(&part, &own) };
         let items = futures::stream::once(start).flat_map(|started| match started {
             Ok(None) => futures::stream::empty().boxed(),
             Err(error) => futures::stream::once(async { Err(error) }).boxed(),
@@ -160,7 +150,7 @@ impl<O: PlanOperation> Plan<O> {
                 try_unfold(run, |mut run| async move { Ok(run.next().await?.map(|item| (item, run))) }).boxed()
             }
         });
-        Ok(SlotStream(items.boxed()))
+        Ok(SlotStream { items: items.boxed(), counters })
     }
 
     /// Runs all slots on the current tokio runtime, several at a time.
@@ -172,29 +162,66 @@ impl<O: PlanOperation> Plan<O> {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn stream(&self, parallelism: Parallelism) -> PlanStream<O::Item> {
-        let slots = self.slots().get();
-        let tasks = parallelism.tasks().min(slots as usize).max(1);
+        let tasks = parallelism.tasks();
         let (sender, items) = mpsc::channel(tasks);
-        let next = Arc::new(AtomicU32::new(0));
-        let tasks = (0..tasks).map(|_| spawn(run_slots(self.clone(), Arc::clone(&next), sender.clone()))).collect();
-        PlanStream { items, tasks, failed: false }
+        let counters: Arc<[Arc<Counters>]> = (0..self.slots().get()).map(|_| Arc::default()).collect();
+        let queue = Queue {
+            plan: self.clone(),
+            counters: Arc::clone(&counters),
+            ahead: tasks.saturating_mul(self.resolved.options.prefetch),
+            state: Mutex::new(QueueState { waiting: None, started: VecDeque::new(), tasks }),
+        };
+        let queue = Arc::new(queue);
+        let tasks = (0..tasks).map(|_| spawn(run_parts(Arc::clone(&queue), sender.clone()))).collect();
+        PlanStream { counters, items, tasks, failed: false }
     }
 }
 
-/// Takes slots until none is left. Errors go to the stream; a closed stream ends the task.
-async fn run_slots<O: PlanOperation>(
+/// The parts of a plan that no task has taken yet. The first of them have begun to fetch: they belong to no task, so that none waits while
+/// another has work that it has not begun.
+struct Queue<O: PlanOperation> {
     plan: Plan<O>,
-    next: Arc<AtomicU32>,
+    counters: Arc<[Arc<Counters>]>,
+    /// How many parts may have been started and not taken.
+    ahead: usize,
+    state: Mutex<QueueState<O::Item>>,
+}
+
+struct QueueState<T> {
+    /// `None` before the first part is asked for.
+    waiting: Option<VecDeque<Part>>,
+    started: VecDeque<(Part, SlotRun<T>)>,
+    tasks: usize,
+}
+
+impl<O: PlanOperation> Queue<O> {
+    /// The next part that may yield something.
+    fn take(&self) -> Result<Option<(Part, SlotRun<O::Item>)>> {
+        let mut state = self.state.lock().map_err(|_| Error::internal("a task that took a part panicked"))?;
+        let QueueState { waiting, started, tasks } = &mut *state;
+        let waiting = match waiting {
+            Some(waiting) => waiting,
+            None => waiting.insert(parts(&self.plan.resolved, *tasks)?.into()),
+        };
+        while started.len() <= self.ahead {
+            let Some(part) = waiting.pop_front() else { break };
+            if let Some(run) = self.plan.start(&part, &self.counters[part.slot as usize])? {
+                started.push_back((part, run));
+            }
+        }
+        Ok(started.pop_front())
+    }
+}
+
+/// Takes parts until none is left. Errors go to the stream; a closed stream ends the task.
+async fn run_parts<O: PlanOperation>(
+    queue: Arc<Queue<O>>,
     items: mpsc::Sender<Result<SlotItem<O::Item>>>,
 ) -> Result<()> {
     loop {
-        let slot = next.fetch_add(1, Ordering::Relaxed);
-        if slot >= plan.slots().get() {
-            return Ok(());
-        }
-        let mut run = match plan.start_slot(slot) {
-            Ok(Some(run)) => run,
-            Ok(None) => continue,
+        let (Part { slot, part, .. }, mut run) = match queue.take() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return Ok(()),
             Err(error) => {
                 let _ = items.send(Err(error)).await;
                 return Ok(());
@@ -203,7 +230,7 @@ async fn run_slots<O: PlanOperation>(
         loop {
             let message = match run.next().await {
                 Ok(None) => break,
-                Ok(Some(item)) => Ok(SlotItem { slot, item }),
+                Ok(Some(item)) => Ok(SlotItem { slot, part, item }),
                 Err(error) => Err(error),
             };
             let failed = message.is_err();
