@@ -12,7 +12,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value, json};
-use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, DatasetWriter, WriteMode, WriteOptions};
+use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, DatasetWriter, WriteMode};
 
 use crate::{Failure, Options, TABLES};
 
@@ -20,7 +20,7 @@ use crate::{Failure, Options, TABLES};
 pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
     std::fs::create_dir_all(&options.to)?;
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&options.to)?);
-    let write_options = WriteOptions::default().with_memory_budget(options.budget).with_spill_dir(&options.to);
+    let write_options = options.write.clone().with_memory_budget(options.budget).with_spill_dir(&options.to);
     let mut report = Map::new();
     for (table, key) in TABLES {
         let started = Instant::now();

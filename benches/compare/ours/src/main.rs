@@ -8,6 +8,7 @@ mod generate;
 mod join;
 mod question;
 mod reduce;
+mod select;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use lexopt::prelude::*;
 use serde_json::{Value, json};
+use sort_merge_bucket::WriteOptions;
 
 use question::Question;
 
@@ -30,8 +32,10 @@ compare-ours COMMAND [OPTION]...
   generate --sf F --to DIR              write TPC-H orders and lineitem, ordered by key, as two Parquet files
   bucket --from DIR --to DIR            write the Parquet files of a folder as two datasets
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
+         [--options JSON]               what differs from the crate's default options of a write
   join QUESTION --from DIR              answer T1 or T2 by joining the datasets in a folder
   scan QUESTION --from DIR              the same columns and reductions by parquet's own reader, and no join
+  select --every N --from DIR           price and comment of the lines of one in N orders [default: 100], by parquet's own reader
 
   --threads N                           threads of every command but generate [default: 2]
 ";
@@ -45,13 +49,16 @@ struct Options {
     buckets: u32,
     /// Bytes.
     budget: usize,
+    /// Of a write, but for its budget and folder.
+    write: WriteOptions,
     threads: usize,
+    every: u64,
 }
 
 impl Options {
     /// The options, or `None` if only help was wanted.
     fn from_args() -> Result<Option<Self>, Failure> {
-        let mut options = Self { buckets: 64, budget: 1 << 30, threads: 2, ..Self::default() };
+        let mut options = Self { buckets: 64, budget: 1 << 30, threads: 2, every: 100, ..Self::default() };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
             match arg {
@@ -61,6 +68,8 @@ impl Options {
                 Long("sf") => options.scale_factor = args.value()?.parse()?,
                 Long("buckets") => options.buckets = args.value()?.parse()?,
                 Long("budget-mb") => options.budget = args.value()?.parse::<usize>()? << 20,
+                Long("every") => options.every = args.value()?.parse()?,
+                Long("options") => options.write = serde_json::from_str(&args.value()?.string()?)?,
                 Long("threads") => options.threads = args.value()?.parse()?,
                 Long("help") | Short('h') => return Ok(None),
                 other => return Err(other.unexpected().into()),
@@ -89,6 +98,11 @@ fn main() -> Result<(), Failure> {
             let question = Question::parse(question)?;
             let datasets = runtime(threads)?.block_on(floor::runs(&options.from))?;
             measure(|| floor::scan(question, &datasets, threads))?
+        }
+        ["select"] => {
+            let [_, lineitem] = runtime(threads)?.block_on(floor::runs(&options.from))?;
+            let wanted = select::find(&lineitem, options.every)?;
+            measure(|| select::read(&wanted, threads))?
         }
         _ => return Err(format!("no such command\n\n{HELP}").into()),
     };
