@@ -95,9 +95,9 @@ impl Encodings {
 fn encoding(physical: Type, choice: Encoding, sample: &LeafSample, scale: f64) -> (bool, Physical) {
     let direct = match physical {
         Type::INT32 | Type::INT64 => Physical::DELTA_BINARY_PACKED,
-        Type::FLOAT | Type::DOUBLE => Physical::BYTE_STREAM_SPLIT,
         Type::BYTE_ARRAY => Physical::DELTA_LENGTH_BYTE_ARRAY,
-        Type::BOOLEAN | Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY => Physical::PLAIN,
+        // Floats split by byte were larger as often as smaller, and are always slower to read.
+        Type::BOOLEAN | Type::INT96 | Type::FLOAT | Type::DOUBLE | Type::FIXED_LEN_BYTE_ARRAY => Physical::PLAIN,
     };
     match choice {
         Encoding::Plain => (false, Physical::PLAIN),

@@ -18,8 +18,9 @@ pub const DEFAULT_MAX_ROW_GROUP_ROWS: usize = 131_072;
 /// Default of [`WriteOptions::row_group_bytes`]: 8 MiB, about the size from which object stores answer range reads at full speed.
 pub const DEFAULT_ROW_GROUP_BYTES: usize = 8 << 20;
 
-/// Default of [`WriteOptions::page_rows`]: 8192 rows.
-pub const DEFAULT_PAGE_ROWS: usize = 8192;
+/// Default of [`WriteOptions::page_rows`]: 2048 rows. A selective read decodes whole pages; much smaller ones cost more in bytes, page
+/// headers and page index than they save.
+pub const DEFAULT_PAGE_ROWS: usize = 2048;
 
 /// Default of [`WriteOptions::compression_threshold`]: 0.8, a saving of a fifth.
 pub const DEFAULT_COMPRESSION_THRESHOLD: f64 = 0.8;
@@ -59,8 +60,8 @@ pub enum Encoding {
     #[default]
     Auto,
     /// No dictionary: integers, decimals of up to 18 digits, dates and times as packed differences (`DELTA_BINARY_PACKED`), which makes
-    /// sorted keys small; strings and binary with packed lengths (`DELTA_LENGTH_BYTE_ARRAY`); floats by byte (`BYTE_STREAM_SPLIT`);
-    /// anything else `Plain`.
+    /// sorted keys small; strings and binary with packed lengths (`DELTA_LENGTH_BYTE_ARRAY`); anything else, floats above all,
+    /// `Plain`.
     Direct,
     /// A dictionary until it has 1 MiB, then `Plain`: what most writers do, whatever the values are.
     Dictionary,

@@ -82,7 +82,7 @@ fn the_first_rows_choose_an_encoding_for_each_leaf() {
         ("quantity", Physical::RLE_DICTIONARY),
         ("country", Physical::RLE_DICTIONARY),
         ("comment", Physical::DELTA_LENGTH_BYTE_ARRAY),
-        ("score", Physical::BYTE_STREAM_SPLIT),
+        ("score", Physical::PLAIN),
         ("flag", Physical::PLAIN),
         ("counts.entries.key", Physical::RLE_DICTIONARY),
         ("counts.entries.value", Physical::DELTA_BINARY_PACKED),
