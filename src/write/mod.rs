@@ -4,11 +4,12 @@
 //! * `builder`: a write checked against what is there; `ticket`: a write as data; `writer`: the [`DatasetWriter`].
 //! * `intake`: batches as they come, checked, made canonical and buffered; `footprint`: what rows weigh.
 //! * `partition`: a full buffer in the order (bucket, key); `spill`: such rows on local disk.
-//! * `bucket_rows`: all rows of a bucket, merged; `order_check`: their order, checked; `run_encoder`: their Parquet bytes;
+//! * `bucket_rows`: all rows of a bucket, merged; `order_check`: their order, checked; `run_encoder`: their Parquet bytes, in the encodings of `encoding`;
 //!   `upload`: bytes into the store; `run_file`: the last two as one; `sorter`: all of it together.
 
 mod bucket_rows;
 mod builder;
+mod encoding;
 mod footprint;
 mod intake;
 mod options;
@@ -28,8 +29,8 @@ mod tests;
 
 pub use builder::DatasetWriterBuilder;
 pub use options::{
-    DEFAULT_COMPRESSION, DEFAULT_DICTIONARY, DEFAULT_MAX_ROW_GROUP_ROWS, DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS,
-    DEFAULT_ROW_GROUP_BYTES, WriteMode, WriteOptions,
+    DEFAULT_COMPRESSION, DEFAULT_COMPRESSION_THRESHOLD, DEFAULT_ENCODING, DEFAULT_MAX_ROW_GROUP_ROWS,
+    DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, Encoding, WriteMode, WriteOptions,
 };
 pub(crate) use run_encoder::RunTarget;
 pub(crate) use run_file::RunFileWriter;

@@ -1,5 +1,6 @@
 //! How a dataset is written: the mode of a write and its tuning. Plain data, serialisable; every default is a named constant.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use parquet::basic::Compression;
@@ -17,11 +18,15 @@ pub const DEFAULT_MAX_ROW_GROUP_ROWS: usize = 131_072;
 /// Default of [`WriteOptions::row_group_bytes`]: 8 MiB, about the size from which object stores answer range reads at full speed.
 pub const DEFAULT_ROW_GROUP_BYTES: usize = 8 << 20;
 
-/// Default of [`WriteOptions::page_rows`]: 8192 rows.
-pub const DEFAULT_PAGE_ROWS: usize = 8192;
+/// Default of [`WriteOptions::page_rows`]: 2048 rows. A selective read decodes whole pages; much smaller ones cost more in bytes, page
+/// headers and page index than they save.
+pub const DEFAULT_PAGE_ROWS: usize = 2048;
 
-/// Default of [`WriteOptions::dictionary`]: on.
-pub const DEFAULT_DICTIONARY: bool = true;
+/// Default of [`WriteOptions::compression_threshold`]: 0.8, a saving of a fifth.
+pub const DEFAULT_COMPRESSION_THRESHOLD: f64 = 0.8;
+
+/// Default of [`WriteOptions::encoding`]: chosen by the first rows of each run.
+pub const DEFAULT_ENCODING: Encoding = Encoding::Auto;
 
 /// Default of [`WriteOptions::compression`]: zstd at its lowest level.
 pub const DEFAULT_COMPRESSION: &str = "zstd(1)";
@@ -41,6 +46,27 @@ pub enum WriteMode {
     /// Puts the rows in the place of all that are there, or makes the dataset if there is none. Schema and spec may be others than
     /// before. A commit made meanwhile by anyone else is a `Conflict`.
     Replace,
+}
+
+/// How the values of a column are written before the codec sees them. Every Parquet reader reads all of them; they differ in bytes and speed.
+///
+/// Of a column with nested values, what is said here holds for each of its leaf columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Encoding {
+    /// `Dictionary` or `Direct`, whichever is estimated to be smaller: chosen for each run and leaf by the run's first rows (8192, or some
+    /// 4 MiB). A dictionary that outgrows the estimate, 1 MiB, is followed by `Direct` in the rest of its row group.
+    #[default]
+    Auto,
+    /// No dictionary: integers, decimals of up to 18 digits, dates and times as packed differences (`DELTA_BINARY_PACKED`), which makes
+    /// sorted keys small; strings and binary with packed lengths (`DELTA_LENGTH_BYTE_ARRAY`); anything else, floats above all,
+    /// `Plain`.
+    Direct,
+    /// A dictionary until it has 1 MiB, then `Plain`: what most writers do, whatever the values are.
+    Dictionary,
+    /// The values as they are.
+    Plain,
 }
 
 /// Tuning of a write.
@@ -76,8 +102,13 @@ pub struct WriteOptions {
     /// The codec of the pages. Default [`DEFAULT_COMPRESSION`].
     #[serde(with = "compression_text")]
     pub compression: Compression,
-    /// Whether columns are dictionary-encoded as long as it pays. Default [`DEFAULT_DICTIONARY`].
-    pub dictionary: bool,
+    /// A page is stored compressed only if that leaves less than this share of its bytes, else as it is, which is read faster; greater than
+    /// 0, and at 1 whatever gets smaller is compressed. Default [`DEFAULT_COMPRESSION_THRESHOLD`].
+    pub compression_threshold: f64,
+    /// The encoding of the columns that [`column_encodings`](Self::column_encodings) does not name. Default [`DEFAULT_ENCODING`].
+    pub encoding: Encoding,
+    /// The encodings of single columns, by name. Default none.
+    pub column_encodings: BTreeMap<String, Encoding>,
 }
 
 impl Default for WriteOptions {
@@ -89,7 +120,9 @@ impl Default for WriteOptions {
             row_group_bytes: DEFAULT_ROW_GROUP_BYTES,
             page_rows: DEFAULT_PAGE_ROWS,
             compression: Compression::ZSTD(parquet::basic::ZstdLevel::default()),
-            dictionary: DEFAULT_DICTIONARY,
+            compression_threshold: DEFAULT_COMPRESSION_THRESHOLD,
+            encoding: DEFAULT_ENCODING,
+            column_encodings: BTreeMap::new(),
         }
     }
 }
@@ -137,10 +170,24 @@ impl WriteOptions {
         self
     }
 
-    /// Sets [`dictionary`](Self::dictionary), by default [`DEFAULT_DICTIONARY`].
+    /// Sets [`compression_threshold`](Self::compression_threshold), by default [`DEFAULT_COMPRESSION_THRESHOLD`].
     #[must_use]
-    pub fn with_dictionary(mut self, dictionary: bool) -> Self {
-        self.dictionary = dictionary;
+    pub fn with_compression_threshold(mut self, share: f64) -> Self {
+        self.compression_threshold = share;
+        self
+    }
+
+    /// Sets [`encoding`](Self::encoding), by default [`DEFAULT_ENCODING`].
+    #[must_use]
+    pub fn with_encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
+    /// Sets the encoding of one column in [`column_encodings`](Self::column_encodings).
+    #[must_use]
+    pub fn with_column_encoding(mut self, column: impl Into<String>, encoding: Encoding) -> Self {
+        self.column_encodings.insert(column.into(), encoding);
         self
     }
 
@@ -153,7 +200,9 @@ impl WriteOptions {
             row_group_bytes,
             page_rows,
             compression: _,
-            dictionary: _,
+            compression_threshold,
+            encoding: _,
+            column_encodings: _,
         } = self;
         for (name, value) in
             [("max_row_group_rows", max_row_group_rows), ("row_group_bytes", row_group_bytes), ("page_rows", page_rows)]
@@ -161,6 +210,11 @@ impl WriteOptions {
             if *value == 0 {
                 return Err(Error::invalid_input(format!("a write option must be at least 1, {name}=`0`")));
             }
+        }
+        if !(compression_threshold.is_finite() && *compression_threshold > 0.0) {
+            return Err(Error::invalid_input(format!(
+                "a write option must be greater than 0, compression_threshold=`{compression_threshold}`"
+            )));
         }
         Ok(())
     }

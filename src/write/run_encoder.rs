@@ -12,7 +12,7 @@ use parquet::arrow::arrow_writer::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescPtr;
 use twox_hash::XxHash64;
@@ -22,6 +22,7 @@ use crate::layout::{DatasetId, Layout, WriteId};
 use crate::manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, MAX_FENCES, Run, key_at};
 use crate::spec::BucketSpec;
 use crate::store::Place;
+use crate::write::encoding::Encodings;
 use crate::write::footprint::{Cutter, RowSizes};
 use crate::write::options::WriteOptions;
 use crate::write::order_check::OrderCheck;
@@ -49,7 +50,7 @@ struct Target {
     spec: BucketSpec,
     key: Vec<usize>,
     order: Vec<usize>,
-    properties: WriterProperties,
+    encodings: Encodings,
 }
 
 impl RunTarget {
@@ -81,7 +82,9 @@ impl RunTarget {
         });
         let properties = WriterProperties::builder()
             .set_compression(options.compression)
-            .set_dictionary_enabled(options.dictionary)
+            // Only pages of the second version can be left uncompressed one by one.
+            .set_writer_version(WriterVersion::PARQUET_2_0)
+            .set_data_page_v2_compression_ratio_threshold(options.compression_threshold)
             .set_max_row_group_row_count(Some(options.max_row_group_rows))
             .set_max_row_group_bytes(Some(options.row_group_bytes))
             .set_data_page_row_count_limit(options.page_rows)
@@ -89,9 +92,9 @@ impl RunTarget {
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_statistics_truncate_length(Some(STATISTICS_BYTES))
             .set_column_index_truncate_length(Some(STATISTICS_BYTES))
-            .set_sorting_columns(Some(sorting.collect()))
-            .build();
-        Ok(Self(Arc::new(Target { place, dataset_id, write_id, schema, spec, key, order, properties })))
+            .set_sorting_columns(Some(sorting.collect()));
+        let encodings = Encodings::new(properties, &leaves, options)?;
+        Ok(Self(Arc::new(Target { place, dataset_id, write_id, schema, spec, key, order, encodings })))
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -135,8 +138,10 @@ fn encoding(error: ParquetError) -> Error {
 pub(super) struct RunEncoder {
     target: RunTarget,
     bucket: u32,
+    run_id: String,
     path: String,
-    parquet: ArrowWriter<Vec<u8>>,
+    /// Made when the first portion is there, which decides how the columns are encoded.
+    parquet: Option<ArrowWriter<Vec<u8>>>,
     order: OrderCheck,
     cutter: Cutter,
     /// The rows of the unfinished portion.
@@ -153,24 +158,13 @@ pub(super) struct RunEncoder {
 
 impl RunEncoder {
     pub(super) fn new(target: &RunTarget, bucket: u32, run_id: &str) -> Result<Self> {
-        let Target { dataset_id, write_id, schema, spec, order, properties, place: _, key: _ } = target.0.as_ref();
-        let mut parquet =
-            ArrowWriter::try_new(vec![], Arc::clone(schema), Some(properties.clone())).map_err(encoding)?;
-        for (key, value) in [
-            ("smb.format", FORMAT_VERSION.to_string()),
-            ("smb.dataset_id", dataset_id.to_string()),
-            ("smb.write_id", write_id.to_string()),
-            ("smb.run_id", run_id.to_owned()),
-            ("smb.bucket", bucket.to_string()),
-            ("smb.buckets", spec.buckets().to_string()),
-        ] {
-            parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
-        }
+        let Target { write_id, schema, spec, order, .. } = target.0.as_ref();
         Ok(Self {
             target: target.clone(),
             bucket,
+            run_id: run_id.to_owned(),
             path: Layout::new_run(write_id, bucket, spec.buckets(), run_id),
-            parquet,
+            parquet: None,
             order: OrderCheck::new(schema, order)?,
             cutter: Cutter::new(PIECE_ROWS, PORTION_BYTES),
             pending: vec![],
@@ -203,7 +197,7 @@ impl RunEncoder {
         for (range, full) in self.cutter.cut(&RowSizes::of_batch(batch), rows) {
             self.pending.push(batch.slice(range.start, range.len()));
             if full {
-                self.encode_pending()?;
+                self.encode_pending(false)?;
             }
         }
         self.rows += rows as u64;
@@ -219,26 +213,47 @@ impl RunEncoder {
         self.fences.sample(&key, self.rows, batch.num_rows() as u64)
     }
 
-    fn encode_pending(&mut self) -> Result<()> {
-        match self.pending.as_slice() {
+    /// Encodes the portion; `last` if no more rows will come.
+    fn encode_pending(&mut self, last: bool) -> Result<()> {
+        let portion = match self.pending.as_slice() {
             [] => return Ok(()),
-            [only] => self.parquet.write(only),
-            several => self.parquet.write(&concat_batches(&self.target.0.schema, several)?),
-        }
-        .map_err(encoding)?;
+            [only] => only.clone(),
+            several => concat_batches(&self.target.0.schema, several)?,
+        };
         self.pending.clear();
-        Ok(())
+        let parquet = match self.parquet.take() {
+            Some(parquet) => parquet,
+            None => self.begin(self.target.0.encodings.of_run(&portion, last)?)?,
+        };
+        self.parquet.insert(parquet).write(&portion).map_err(encoding)
+    }
+
+    fn begin(&self, properties: WriterProperties) -> Result<ArrowWriter<Vec<u8>>> {
+        let Target { dataset_id, write_id, schema, spec, .. } = self.target.0.as_ref();
+        let mut parquet = ArrowWriter::try_new(vec![], Arc::clone(schema), Some(properties)).map_err(encoding)?;
+        for (key, value) in [
+            ("smb.format", FORMAT_VERSION.to_string()),
+            ("smb.dataset_id", dataset_id.to_string()),
+            ("smb.write_id", write_id.to_string()),
+            ("smb.run_id", self.run_id.clone()),
+            ("smb.bucket", self.bucket.to_string()),
+            ("smb.buckets", spec.buckets().to_string()),
+        ] {
+            parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+        }
+        Ok(parquet)
     }
 
     /// About how many bytes there are to take.
     pub(super) fn ready_bytes(&self) -> usize {
-        self.parquet.inner().len()
+        self.parquet.as_ref().map_or(0, |parquet| parquet.inner().len())
     }
 
     /// Takes the bytes of finished row groups.
     pub(super) fn take_bytes(&mut self) -> Result<Bytes> {
-        self.parquet.sync()?;
-        let bytes = Bytes::from(std::mem::take(self.parquet.inner_mut()));
+        let Some(parquet) = &mut self.parquet else { return Ok(Bytes::new()) };
+        parquet.sync()?;
+        let bytes = Bytes::from(std::mem::take(parquet.inner_mut()));
         if !bytes.is_empty() {
             self.bytes += bytes.len() as u64;
             self.hash.write(&bytes);
@@ -249,11 +264,13 @@ impl RunEncoder {
 
     /// Ends the run: its last bytes and its entry for the manifest, or `None` if it has no rows.
     pub(super) fn finish(mut self) -> Result<Option<(Bytes, Run)>> {
-        self.encode_pending()?;
-        let (Some(first_key), Some(last_key)) = (self.first.take(), self.last.take()) else {
+        self.encode_pending(true)?;
+        let (Some(first_key), Some(last_key), Some(parquet)) =
+            (self.first.take(), self.last.take(), self.parquet.as_mut())
+        else {
             return Ok(None);
         };
-        self.parquet.finish().map_err(encoding)?;
+        parquet.finish().map_err(encoding)?;
         let bytes = self.take_bytes()?;
         let footer_bytes = match self.tail.as_ref() {
             [a, b, c, d, b'P', b'A', b'R', b'1'] => u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + 8,

@@ -25,6 +25,7 @@ use crate::spec::BucketSpec;
 use crate::store::Place;
 
 mod api;
+mod encodings;
 mod files;
 mod memory;
 mod model;

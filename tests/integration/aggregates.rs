@@ -10,9 +10,9 @@ use object_store::ObjectStore;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use sort_merge_bucket::{
-    Aggregate, Aggregator, CoGroup, Count, CountDistinct, Dataset, Definition, Error, ErrorKind, Filtered, Fold, Join,
-    JoinKind, Literal, Max, Mean, Min, PlanOptions, Predicate, Result, Segments, Source, Sum, SumMap, Target, TopK,
-    check_laws,
+    Aggregate, Aggregator, CoGroup, Count, CountDistinct, Dataset, Definition, Encoding, Error, ErrorKind, Filtered,
+    Fold, Join, JoinKind, Literal, Max, Mean, Min, PlanOptions, Predicate, Result, Segments, Source, Sum, SumMap,
+    Target, TopK, check_laws,
 };
 
 use crate::support::aggregates::{Asked, Function, Recipe, aggregate, all_functions, assert_same, recipes};
@@ -648,7 +648,7 @@ async fn only_the_columns_that_aggregates_name_are_read() {
     let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
     let mut data = plays();
     for write in &mut data.writes {
-        write.options = write.options.clone().with_dictionary(false);
+        write.options = write.options.clone().with_encoding(Encoding::Plain);
         // Text that no codec shortens much.
         for (at, row) in write.rows.iter_mut().enumerate() {
             row[4] =

@@ -13,8 +13,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sort_merge_bucket::{
-    CoGroup, Dataset, DatasetWriter, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation, PlanOptions, Scan,
-    Source, Target, WriteMode, WriteOptions,
+    CoGroup, Dataset, DatasetWriter, Encoding, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation,
+    PlanOptions, Scan, Source, Target, WriteMode, WriteOptions,
 };
 
 use crate::support::data::{DatasetData, Write, batch_of};
@@ -31,7 +31,7 @@ fn wide(name: &str, buckets: u32) -> DatasetData {
     ];
     let row = |at: i128| -> Row { vec![text(&format!("{at} {}", "w".repeat(60))), int(at % 300), int(at)] };
     let write = |from: i128| Write {
-        options: WriteOptions::default().with_max_row_group_rows(20).with_dictionary(false),
+        options: WriteOptions::default().with_max_row_group_rows(20).with_encoding(Encoding::Plain),
         ..Write::new(buckets, (from..from + 600).map(row).collect())
     };
     DatasetData { writes: vec![write(0), write(1000)], ..DatasetData::new(fields, &["k"], buckets, vec![]) }

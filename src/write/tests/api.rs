@@ -7,7 +7,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::manifest::{Manifest, Operation};
 use crate::store::tests::{FaultStore, When};
-use crate::write::{DatasetWriter, DatasetWriterBuilder, WriteMode, WriteTicket, WrittenRuns};
+use crate::write::{DatasetWriter, DatasetWriterBuilder, Encoding, WriteMode, WriteTicket, WrittenRuns};
 
 fn table(rows: usize, seed: u64) -> Table {
     Table::random(vec![Kind::Int64, Kind::Utf8], rows, 50, 5, seed)
@@ -170,6 +170,9 @@ async fn specs_that_no_dataset_can_have_are_refused_at_build() {
         (WriteOptions::default().with_page_rows(0), "page_rows"),
         (WriteOptions::default().with_max_row_group_rows(0), "max_row_group_rows"),
         (WriteOptions::default().with_row_group_bytes(0), "row_group_bytes"),
+        (WriteOptions::default().with_compression_threshold(0.0), "compression_threshold"),
+        (WriteOptions::default().with_compression_threshold(f64::NAN), "compression_threshold"),
+        (WriteOptions::default().with_column_encoding("gone", Encoding::Plain), "column=`gone`"),
         (WriteOptions::default().with_compression(parquet::basic::Compression::LZO), "LZO"),
     ] {
         let builder = build(Arc::clone(&fine), BucketSpec::new(["k"], 4).unwrap()).with_options(options);

@@ -12,22 +12,25 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value, json};
-use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, DatasetWriter, WriteMode, WriteOptions};
+use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, DatasetWriter, WriteMode};
 
 use crate::{Failure, Options, TABLES};
 
-/// Writes both tables and says what each took, reading its source included.
+/// Writes the tables and says what each took, reading its source included.
 pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
     std::fs::create_dir_all(&options.to)?;
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&options.to)?);
-    let write_options = WriteOptions::default().with_memory_budget(options.budget).with_spill_dir(&options.to);
+    let write_options = options.write.clone().with_memory_budget(options.budget).with_spill_dir(&options.to);
     let mut report = Map::new();
-    for (table, key) in TABLES {
+    let tpch = TABLES.map(|(table, key)| (table.to_owned(), vec![key.to_owned()]));
+    let tables = if options.tables.is_empty() { tpch.as_slice() } else { &options.tables };
+    for (table, columns) in tables {
         let started = Instant::now();
         let source = open(&options.from.join(format!("{table}.parquet")))?;
         let schema = views(&source.schema());
-        let spec = BucketSpec::new([key], options.buckets)?;
-        let mut writer = DatasetWriter::builder(Arc::clone(&store), table, Arc::clone(&schema), spec)
+        let (key, sort) = columns.split_at(1);
+        let spec = BucketSpec::new(key, options.buckets)?.with_sort_columns(sort.iter().map(String::as_str))?;
+        let mut writer = DatasetWriter::builder(Arc::clone(&store), table.as_str(), Arc::clone(&schema), spec)
             .with_mode(WriteMode::Create)
             .with_options(write_options.clone())
             .build()
@@ -37,7 +40,7 @@ pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
         }
         let statistics = writer.commit().await?.statistics();
         let seconds = started.elapsed().as_secs_f64();
-        report.insert(table.into(), json!({ "rows": statistics.rows, "bytes": statistics.bytes, "seconds": seconds }));
+        report.insert(table.clone(), json!({ "rows": statistics.rows, "bytes": statistics.bytes, "seconds": seconds }));
     }
     Ok(report.into())
 }

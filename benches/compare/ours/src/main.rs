@@ -6,8 +6,10 @@ mod bucket;
 mod floor;
 mod generate;
 mod join;
+mod plays;
 mod question;
 mod reduce;
+mod select;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use std::time::Instant;
 
 use lexopt::prelude::*;
 use serde_json::{Value, json};
+use sort_merge_bucket::WriteOptions;
 
 use question::Question;
 
@@ -28,10 +31,14 @@ const HELP: &str = "\
 compare-ours COMMAND [OPTION]...
 
   generate --sf F --to DIR              write TPC-H orders and lineitem, ordered by key, as two Parquet files
+  plays --users N --to DIR              write a week of plays of N users [default: 20000] as a Parquet file, ordered by time
   bucket --from DIR --to DIR            write the Parquet files of a folder as two datasets
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
+         [--table NAME=KEY[,SORT]...]   a file, with its key and sort columns [default: the two of TPC-H]
+         [--options JSON]               what differs from the crate's default options of a write
   join QUESTION --from DIR              answer T1 or T2 by joining the datasets in a folder
   scan QUESTION --from DIR              the same columns and reductions by parquet's own reader, and no join
+  select --every N --from DIR           price and comment of the lines of one in N orders [default: 100], by parquet's own reader
 
   --threads N                           threads of every command but generate [default: 2]
 ";
@@ -45,13 +52,20 @@ struct Options {
     buckets: u32,
     /// Bytes.
     budget: usize,
+    /// Of a write, but for its budget and folder.
+    write: WriteOptions,
     threads: usize,
+    every: u64,
+    users: u64,
+    /// Tables with their key and sort columns, if not those of TPC-H.
+    tables: Vec<(String, Vec<String>)>,
 }
 
 impl Options {
     /// The options, or `None` if only help was wanted.
     fn from_args() -> Result<Option<Self>, Failure> {
-        let mut options = Self { buckets: 64, budget: 1 << 30, threads: 2, ..Self::default() };
+        let mut options =
+            Self { buckets: 64, budget: 1 << 30, threads: 2, every: 100, users: 20_000, ..Self::default() };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
             match arg {
@@ -61,6 +75,14 @@ impl Options {
                 Long("sf") => options.scale_factor = args.value()?.parse()?,
                 Long("buckets") => options.buckets = args.value()?.parse()?,
                 Long("budget-mb") => options.budget = args.value()?.parse::<usize>()? << 20,
+                Long("users") => options.users = args.value()?.parse()?,
+                Long("table") => {
+                    let table = args.value()?.string()?;
+                    let (name, columns) = table.split_once('=').ok_or("--table is NAME=KEY[,SORT]...")?;
+                    options.tables.push((name.into(), columns.split(',').map(String::from).collect()));
+                }
+                Long("every") => options.every = args.value()?.parse()?,
+                Long("options") => options.write = serde_json::from_str(&args.value()?.string()?)?,
                 Long("threads") => options.threads = args.value()?.parse()?,
                 Long("help") | Short('h') => return Ok(None),
                 other => return Err(other.unexpected().into()),
@@ -79,6 +101,7 @@ fn main() -> Result<(), Failure> {
     let words: Vec<&str> = options.command.iter().map(String::as_str).collect();
     let line = match words[..] {
         ["generate"] => generate::generate(options.scale_factor, &options.to)?,
+        ["plays"] => plays::plays(options.users, &options.to)?,
         ["bucket"] => runtime(threads)?.block_on(bucket::bucket(&options))?,
         ["join", question] => {
             let question = Question::parse(question)?;
@@ -90,6 +113,11 @@ fn main() -> Result<(), Failure> {
             let datasets = runtime(threads)?.block_on(floor::runs(&options.from))?;
             measure(|| floor::scan(question, &datasets, threads))?
         }
+        ["select"] => {
+            let [_, lineitem] = runtime(threads)?.block_on(floor::runs(&options.from))?;
+            let wanted = select::find(&lineitem, options.every)?;
+            measure(|| select::read(&wanted, threads))?
+        }
         _ => return Err(format!("no such command\n\n{HELP}").into()),
     };
     println!("{line}");
@@ -100,17 +128,27 @@ fn runtime(threads: NonZeroUsize) -> Result<tokio::runtime::Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).build()?)
 }
 
-/// Runs `work` and says how long it took, what it answered and how much it read.
+/// Runs `work` and says how long it took, on the clock and of all processors, what it answered and how much it read.
 fn measure(work: impl FnOnce() -> Result<question::Answer, Failure>) -> Result<Value, Failure> {
-    let (read, started) = (bytes_read(), Instant::now());
+    let (read, busy, started) = (bytes_read(), processor_seconds(), Instant::now());
     let answer = work()?;
     let seconds = started.elapsed().as_secs_f64();
     let read = bytes_read().zip(read).map(|(now, before)| now - before);
-    Ok(json!({ "seconds": seconds, "bytes_read": read, "answer": answer }))
+    let busy = processor_seconds().zip(busy).map(|(now, before)| now - before);
+    Ok(json!({ "seconds": seconds, "processor_seconds": busy, "bytes_read": read, "answer": answer }))
 }
 
 /// What the process has read from files so far, out of the page cache or not. Only Linux tells.
 fn bytes_read() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/io").ok()?;
     text.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
+}
+
+/// What all threads of the process have computed so far, to a hundredth. Only Linux tells.
+fn processor_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name of the program, which may hold anything, `utime` and `stime` are the 12th and 13th.
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(ticks as f64 / 100.0)
 }
