@@ -106,6 +106,7 @@ mod bucket;
 mod cogroup;
 mod dataset;
 mod error;
+mod footprint;
 mod join;
 mod layout;
 mod manifest;
@@ -118,6 +119,7 @@ mod rollup;
 mod run;
 mod schema;
 mod spec;
+mod spill;
 mod store;
 mod task;
 mod transform;
@@ -140,14 +142,14 @@ pub use aggregate::{
 pub use cogroup::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub use dataset::{Dataset, DatasetStatistics};
 pub use error::{Error, ErrorKind, Result};
-pub use join::JoinKind;
+pub use join::{JoinCondition, JoinKind};
 pub use layout::{Clock, DatasetId, WriteId};
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
 pub use partitions::Partitions;
 pub use plan::{
     Aggregate, AggregateInput, AggregatePlan, CoGroup, CoGroupChunkPlan, CoGroupChunks, CoGroupPlan,
-    DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, Join, JoinPlan, PinnedDataset, Plan, PlanOperation, PlanOptions, Scan,
-    ScanPlan, SlotDescriptor,
+    DEFAULT_BATCH_SIZE, DEFAULT_CARRY_BUDGET, DEFAULT_MAX_GROUP_ROWS, Join, JoinPlan, PinnedDataset, Plan,
+    PlanOperation, PlanOptions, Scan, ScanPlan, SlotDescriptor,
 };
 pub use predicate::{Comparison, Literal, Predicate};
 pub use read::Source;

@@ -12,6 +12,7 @@ mod explain;
 mod operation;
 mod resolve;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -37,17 +38,26 @@ pub const DEFAULT_BATCH_SIZE: usize = 8192;
 /// The largest batch size: beyond it batches only cost memory, and row numbers inside one must fit 32 bits.
 pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
 
+/// The default of [`PlanOptions::carry_budget`]: 64 MiB.
+pub const DEFAULT_CARRY_BUDGET: usize = 64 << 20;
+
 /// Settings of a plan that change how it runs, never what it returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlanOptions {
     /// Rows per batch, about: batches read have at most so many, results at most as many. Taken as 1 if it is 0 and as 2²⁰ if it is more.
     pub batch_size: usize,
+    /// Bytes of rows of one key that a join holds in memory in each running slot; more go to local disk. Any number works. Default
+    /// [`DEFAULT_CARRY_BUDGET`].
+    pub carry_budget: usize,
+    /// The local folder for the files of such rows, which exist only as long as the key is being joined; `None` is the system's folder for
+    /// temporary files.
+    pub spill_dir: Option<PathBuf>,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { batch_size: DEFAULT_BATCH_SIZE }
+        Self { batch_size: DEFAULT_BATCH_SIZE, carry_budget: DEFAULT_CARRY_BUDGET, spill_dir: None }
     }
 }
 
@@ -56,6 +66,20 @@ impl PlanOptions {
     #[must_use]
     pub fn with_batch_size(mut self, rows: usize) -> Self {
         self.batch_size = rows.max(1);
+        self
+    }
+
+    /// Sets [`carry_budget`](Self::carry_budget), by default [`DEFAULT_CARRY_BUDGET`].
+    #[must_use]
+    pub fn with_carry_budget(mut self, bytes: usize) -> Self {
+        self.carry_budget = bytes;
+        self
+    }
+
+    /// Sets [`spill_dir`](Self::spill_dir), by default the system's folder for temporary files.
+    #[must_use]
+    pub fn with_spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.spill_dir = Some(dir.as_ref().to_path_buf());
         self
     }
 }

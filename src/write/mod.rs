@@ -9,7 +9,6 @@
 
 mod bucket_rows;
 mod builder;
-mod footprint;
 mod intake;
 mod options;
 mod order_check;
@@ -18,7 +17,6 @@ mod partition;
 mod run_encoder;
 mod run_file;
 mod sorter;
-mod spill;
 mod ticket;
 mod upload;
 mod writer;
