@@ -329,9 +329,9 @@ fn a_hot_group_of_one_side_keeps_no_row_of_the_other() {
 
 #[test]
 fn a_spilled_side_is_read_once_per_budget_and_not_once_per_window() {
-    // 24 bytes per row: 2400 rows are 57600 bytes.
-    for (budget, blocks) in [(1 << 20, 0), (24_000, 3), (0, 300)] {
-        let case = Case { budget, ..case(JoinKind::LeftSemi, many(2400), many(2400)) };
+    // 24 bytes per row: 800 rows are 19200 bytes.
+    for (budget, blocks) in [(1 << 20, 0), (8000, 3), (0, 100)] {
+        let case = Case { budget, ..case(JoinKind::LeftSemi, many(800), many(800)) };
         let none = JoinCondition::new("none", |pairs| Ok(BooleanArray::from(vec![false; pairs.num_rows()])));
         let case = Case { condition: Some(none), ..case };
         let (mut kernel, counts) = case.kernel();
