@@ -73,7 +73,7 @@
 //! 4. **Identity.** Opening a run checks its size, its row count and the dataset, write, run and bucket that its footer names. Damage inside a page
 //!    is found by decoding, or by [`Dataset::validate`], which compares checksums.
 //! 5. **Bounded memory.** Nothing grows with a dataset, a bucket or the number of buckets; each streaming type says what it holds.
-//!    A join holds of each key group the smaller side; whole co-groups have a limit, chunks have none.
+//!    A join holds of a key that is spread over many batches what its budget allows, and the rest on local disk; whole co-groups have a limit, chunks have none.
 //!
 //! # Quirks
 //!
@@ -92,6 +92,7 @@
 //! | open, inspect, check | [`Dataset`], [`Partitions`] |
 //! | choose what to read | [`Source`] |
 //! | scan, join, co-group | [`Scan`], [`Join`], [`CoGroup`], which make a [`Plan`] |
+//! | join by more than equal keys | [`JoinCondition`] |
 //! | run a plan | [`Plan::stream`], [`Plan::execute`] |
 //! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`CountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
 //! | aggregate by week, merge into years | [`Rollup`]; the guide is `docs/rollups.md` |

@@ -72,7 +72,7 @@ impl Outlet {
         condition: Option<BoundCondition>,
         batch_size: usize,
     ) -> Self {
-        let out = Emit::new(layout.schema.clone(), batch_size);
+        let out = Emit::new(Arc::clone(&layout.schema), batch_size);
         Self { shape, layout, condition, batch_size, out }
     }
 

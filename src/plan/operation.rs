@@ -115,11 +115,19 @@ impl PlanOperation for Scan {
 ///
 /// The output has the join columns once, with the left side's names and the wider type, null only where the key is; then the left side's
 /// other columns, then the right side's. It is sorted by the join columns, nulls last. Semi and anti joins have one side's columns only.
-/// A null key equals nothing.
+/// A null key equals nothing. A [`JoinCondition`] restricts which rows of a key meet.
+///
+/// Among rows of one key the order is not defined; it is the same whenever the same plan runs over the same versions with the same options.
 ///
 /// # Memory
 /// Of a running slot: per open run two row groups of the projected columns as fetched, and the pages being decoded; the batches of one
-/// window; an output batch. A key group of `l × r` rows holds the rows of the side that ends first, and about as many of the other.
+/// window; an output batch; with a condition a batch of candidates.
+///
+/// A key of any number of rows on both sides streams. Of a key that goes on over several windows the rows of the side that ends first are kept,
+/// and as many of the other as come meanwhile, together up to [`PlanOptions::carry_budget`]. What is more goes to a compressed
+/// file in [`PlanOptions::spill_dir`], which is read again for every block of the other side; a block is as large as the budget. The files are gone when the key
+/// is joined, after an error, and when the plan's stream is dropped. They are written and read by the task that runs the slot. With a condition, outer, semi and anti joins also keep a bit for every
+/// row of the side that ended first.
 ///
 /// ```
 /// # use sort_merge_bucket::{Dataset, Join, Source};

@@ -2,8 +2,8 @@
 //!
 //! * `options`: mode and tuning of a write; `parallel`: how the memory budget and the processors are divided.
 //! * `builder`: a write checked against what is there; `ticket`: a write as data; `writer`: the [`DatasetWriter`].
-//! * `intake`: batches as they come, checked, made canonical and buffered; `footprint`: what rows weigh.
-//! * `partition`: a full buffer in the order (bucket, key); `spill`: such rows on local disk.
+//! * `intake`: batches as they come, checked, made canonical and buffered.
+//! * `partition`: a full buffer in the order (bucket, key), which `crate::spill` puts on local disk.
 //! * `bucket_rows`: all rows of a bucket, merged; `order_check`: their order, checked; `run_encoder`: their Parquet bytes;
 //!   `upload`: bytes into the store; `run_file`: the last two as one; `sorter`: all of it together.
 
