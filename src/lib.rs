@@ -75,7 +75,7 @@
 //! 5. **Skipping.** What is skipped is skipped by the manifest's bounds and Parquet's statistics. They are held against the rows decoded beside
 //!    what was skipped; that they hold everywhere, [`Dataset::validate`] checks.
 //! 6. **Bounded memory.** Nothing grows with a dataset, a bucket or the number of buckets; each streaming type says what it holds.
-//!    A join holds of each key group the smaller side; whole co-groups have a limit, chunks have none.
+//!    A join holds of a key that is spread over many batches what its budget allows, and the rest on local disk; whole co-groups have a limit, chunks have none.
 //!
 //! # Quirks
 //!
@@ -95,6 +95,7 @@
 //! | choose what to read | [`Source`] with its columns, a [`Predicate`], a [`KeyRange`] or a [`KeySet`] |
 //! | look up a few keys | [`Dataset::get`] |
 //! | scan, join, co-group | [`Scan`], [`Join`], [`CoGroup`], which make a [`Plan`] |
+//! | join by more than equal keys | [`JoinCondition`] |
 //! | run a plan | [`Plan::stream`], [`Plan::execute`]; [`Plan::split`] for workers of one's own |
 //! | see what it cost | [`PlanStream::metrics`] |
 //! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`CountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
@@ -110,6 +111,7 @@ mod bucket;
 mod cogroup;
 mod dataset;
 mod error;
+mod footprint;
 mod join;
 mod layout;
 mod manifest;
@@ -124,6 +126,7 @@ mod run;
 mod schema;
 mod select;
 mod spec;
+mod spill;
 mod store;
 mod task;
 mod transform;
@@ -146,15 +149,15 @@ pub use aggregate::{
 pub use cogroup::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub use dataset::{Dataset, DatasetStatistics};
 pub use error::{Error, ErrorKind, Result};
-pub use join::JoinKind;
+pub use join::{JoinCondition, JoinKind};
 pub use layout::{Clock, DatasetId, WriteId};
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
 pub use metrics::{PlanMetrics, SlotMetrics};
 pub use partitions::Partitions;
 pub use plan::{
     Aggregate, AggregateInput, AggregatePlan, CoGroup, CoGroupChunkPlan, CoGroupChunks, CoGroupPlan,
-    DEFAULT_BATCH_SIZE, DEFAULT_MAX_GROUP_ROWS, DEFAULT_PREFETCH, DynamicFilters, Join, JoinPlan, PinnedDataset, Plan,
-    PlanOperation, PlanOptions, Scan, ScanPlan, SlotDescriptor,
+    DEFAULT_BATCH_SIZE, DEFAULT_CARRY_BUDGET, DEFAULT_MAX_GROUP_ROWS, DEFAULT_PREFETCH, DynamicFilters, Join, JoinPlan,
+    PinnedDataset, Plan, PlanOperation, PlanOptions, Scan, ScanPlan, SlotDescriptor,
 };
 pub use predicate::{Comparison, Literal, Predicate};
 pub use read::Source;

@@ -1,10 +1,17 @@
 //! Two-way joins on aligned windows.
 //!
 //! * `pairing`: which rows of a window meet, as row indices, in pieces of bounded size.
+//! * `condition`: what pairs must fulfil beyond equal keys.
 //! * `output`: row indices become batches, by slices where rows stand together and by `take` elsewhere.
-//! * `kernel`: the state machine that drives both and carries a key group from one window into the next.
+//! * `outlet`: the way out for row indices: conditions evaluated, matches remembered, batches of a useful size.
+//! * `kept`: rows that have to wait, in memory or beyond a budget elsewhere; `large`: the pairs of key groups that are large.
+//! * `kernel`: the state machine that drives all and carries a key group from one window into the next.
 
+mod condition;
+mod kept;
 mod kernel;
+mod large;
+mod outlet;
 mod output;
 mod pairing;
 #[cfg(test)]
@@ -14,6 +21,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use condition::BoundCondition;
+pub use condition::JoinCondition;
+pub(crate) use kept::{CarryBudget, Overflow};
 pub(crate) use kernel::{JoinInputs, join_kernel};
 pub(crate) use output::{OutputColumn, OutputLayout};
 

@@ -54,17 +54,13 @@ impl SideRows {
         &self.window
     }
 
-    pub(crate) fn into_carried(self) -> Option<RecordBatch> {
-        self.carried
-    }
-
-    fn carried_rows(&self) -> u32 {
-        self.carried.as_ref().map_or(0, |carried| carried.num_rows() as u32)
+    pub(crate) fn carried_rows(&self) -> usize {
+        self.carried.as_ref().map_or(0, RecordBatch::num_rows)
     }
 
     /// How to fetch the rows at `indices`.
     fn pick(&mut self, mut indices: Vec<u32>) -> Result<Pick> {
-        let carried = self.carried_rows();
+        let carried = self.carried_rows() as u32;
         let (Some(&first), Some(&last)) = (indices.first(), indices.last()) else {
             return Ok(Pick::Slice(self.window.slice(0, 0)));
         };

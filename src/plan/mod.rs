@@ -16,6 +16,7 @@ mod resolve;
 mod restrict;
 mod split;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -47,6 +48,9 @@ pub const DEFAULT_PREFETCH: usize = 2;
 /// The largest batch size: beyond it batches only cost memory, and row numbers inside one must fit 32 bits.
 pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
 
+/// The default of [`PlanOptions::carry_budget`]: 64 MiB.
+pub const DEFAULT_CARRY_BUDGET: usize = 64 << 20;
+
 /// Settings of a plan that change how it runs, never what it returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -57,11 +61,23 @@ pub struct PlanOptions {
     pub prefetch: usize,
     /// When joins look for the keys of one side in the other before they read more of it. Default [`DynamicFilters::Auto`].
     pub dynamic_filters: DynamicFilters,
+    /// Bytes of rows of one key that a join holds in memory in each running slot; more go to local disk. Any number works. Default
+    /// [`DEFAULT_CARRY_BUDGET`].
+    pub carry_budget: usize,
+    /// The local folder for the files of such rows, which exist only as long as the key is being joined; `None` is the system's folder for
+    /// temporary files.
+    pub spill_dir: Option<PathBuf>,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { batch_size: DEFAULT_BATCH_SIZE, prefetch: DEFAULT_PREFETCH, dynamic_filters: DynamicFilters::default() }
+        Self {
+            batch_size: DEFAULT_BATCH_SIZE,
+            prefetch: DEFAULT_PREFETCH,
+            dynamic_filters: DynamicFilters::default(),
+            carry_budget: DEFAULT_CARRY_BUDGET,
+            spill_dir: None,
+        }
     }
 }
 
@@ -101,6 +117,20 @@ impl PlanOptions {
     #[must_use]
     pub fn with_dynamic_filters(mut self, when: DynamicFilters) -> Self {
         self.dynamic_filters = when;
+        self
+    }
+
+    /// Sets [`carry_budget`](Self::carry_budget), by default [`DEFAULT_CARRY_BUDGET`].
+    #[must_use]
+    pub fn with_carry_budget(mut self, bytes: usize) -> Self {
+        self.carry_budget = bytes;
+        self
+    }
+
+    /// Sets [`spill_dir`](Self::spill_dir), by default the system's folder for temporary files.
+    #[must_use]
+    pub fn with_spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.spill_dir = Some(dir.as_ref().to_path_buf());
         self
     }
 }

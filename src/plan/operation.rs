@@ -8,11 +8,14 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::cogroup::{CoGroupBatch, CoGroupChunk, CoGroupInputs, SourceNames, chunk_kernel, whole_kernel};
 use crate::error::{Error, Result};
-use crate::join::{JoinInputs, JoinKind, OutputColumn, OutputLayout, join_kernel};
+use crate::join::{
+    BoundCondition, CarryBudget, JoinCondition, JoinInputs, JoinKind, OutputColumn, OutputLayout, Overflow, join_kernel,
+};
 use crate::merge::{Kernel, SourceInputs, scan_kernel};
 use crate::plan::resolve::{Problems, Resolved, resolve};
 use crate::plan::{CoGroupChunkPlan, CoGroupPlan, DynamicFilters, JoinPlan, Plan, PlanOptions, ScanPlan};
 use crate::read::Source;
+use crate::spill::SpilledRows;
 
 pub(super) mod sealed {
     pub trait Sealed {}
@@ -136,11 +139,19 @@ impl PlanOperation for Scan {
 ///
 /// The output has the join columns once, with the left side's names and the wider type, null only where the key is; then the left side's
 /// other columns, then the right side's. It is sorted by the join columns, nulls last. Semi and anti joins have one side's columns only.
-/// A null key equals nothing.
+/// A null key equals nothing. A [`JoinCondition`] restricts which rows of a key meet.
+///
+/// Among rows of one key the order is not defined; it is the same whenever the same plan runs over the same versions with the same options.
 ///
 /// # Memory
 /// Of a running slot: per open run two row groups of the projected columns as fetched, and the pages being decoded; the batches of one
-/// window; an output batch. A key group of `l × r` rows holds the rows of the side that ends first, and about as many of the other.
+/// window; an output batch; with a condition a batch of candidates.
+///
+/// A key of any number of rows on both sides streams. Of a key that goes on over several windows the rows of the side that ends first are kept,
+/// and as many of the other as come meanwhile, together up to [`PlanOptions::carry_budget`]. What is more goes to a compressed
+/// file in [`PlanOptions::spill_dir`], which is read again for every block of the other side; a block is as large as the budget. The files are gone when the key
+/// is joined, after an error, and when the plan's stream is dropped. They are written and read by the task that runs the slot. With a condition, outer, semi and anti joins also keep a bit for every
+/// row of the side that ended first.
 ///
 /// ```
 /// # use sort_merge_bucket::{Dataset, Join, Source};
@@ -157,6 +168,7 @@ pub struct Join {
     sort_columns: usize,
     left_prefix: String,
     right_prefix: String,
+    condition: Option<JoinCondition>,
     options: PlanOptions,
 }
 
@@ -170,6 +182,7 @@ impl Join {
             sort_columns: 0,
             left_prefix: String::new(),
             right_prefix: String::new(),
+            condition: None,
             options: PlanOptions::default(),
         }
     }
@@ -225,6 +238,14 @@ impl Join {
         self
     }
 
+    /// Joins only pairs of rows that fulfil a condition beside equal keys, as a further term of SQL's `ON`: a row all of whose pairs fail has no
+    /// partner. A second call replaces the condition.
+    #[must_use]
+    pub fn with_condition(mut self, condition: JoinCondition) -> Self {
+        self.condition = Some(condition);
+        self
+    }
+
     /// Sets how the plan runs.
     #[must_use]
     pub fn with_options(mut self, options: PlanOptions) -> Self {
@@ -232,10 +253,17 @@ impl Join {
         self
     }
 
-    /// Reads only those columns of both sides that become one of these output columns; join columns in any case.
+    /// Reads only those columns of both sides that become one of these output columns or that the condition sees; join columns in any case.
     pub(super) fn with_output_columns(mut self, names: &BTreeSet<String>) -> Self {
-        self.left = self.left.restricted(|name| names.contains(&format!("{}{name}", self.left_prefix)));
-        self.right = self.right.restricted(|name| names.contains(&format!("{}{name}", self.right_prefix)));
+        let seen = match &self.condition {
+            None => &[][..],
+            Some(JoinCondition { columns: Some(columns), .. }) => columns,
+            // It may look at all of them.
+            Some(JoinCondition { columns: None, .. }) => return self,
+        };
+        let names: BTreeSet<&str> = names.iter().chain(seen).map(String::as_str).collect();
+        self.left = self.left.restricted(|name| names.contains(format!("{}{name}", self.left_prefix).as_str()));
+        self.right = self.right.restricted(|name| names.contains(format!("{}{name}", self.right_prefix).as_str()));
         self
     }
 
@@ -247,15 +275,19 @@ impl Join {
             some => format!(", {side} {some}"),
         };
         format!(
-            "{} with {} sort columns, prefixes `{}` and `{}`, columns {:?} and {:?}{}{}",
-            self.describe(),
+            "{} join with {} sort columns, prefixes `{}` and `{}`, columns {:?} and {:?}{}{}{}",
+            self.kind,
             self.sort_columns,
             self.left_prefix,
             self.right_prefix,
             columns(&self.left),
             columns(&self.right),
             restricted("left", &self.left),
-            restricted("right", &self.right)
+            restricted("right", &self.right),
+            // A function cannot be compared.
+            self.condition.as_ref().map_or(String::new(), |JoinCondition { name, version, columns, .. }| format!(
+                ", condition `{name}` version {version} of columns {columns:?}"
+            ))
         )
     }
 
@@ -277,6 +309,7 @@ impl Join {
                     problems.invalid(format!("two output columns have the same name, give one side a prefix or leave one out, column=`{name}`"));
                 }
             }
+            self.bind_condition(resolved, &mut problems);
         }
         problems.into_result()?;
         let mut resolved = resolved.ok_or_else(|| Error::internal("a plan without sources"))?;
@@ -288,14 +321,21 @@ impl Join {
 
     /// Where output columns come from; computed, not kept, so that it cannot disagree with the plan.
     fn output(&self, resolved: &Resolved) -> OutputLayout {
+        self.layout(resolved, false)
+    }
+
+    /// The columns of the output, or those of pairs of a left and a right row whatever the join returns.
+    fn layout(&self, resolved: &Resolved, pairs: bool) -> OutputLayout {
         let keys = resolved.key.len();
         let (left, right) = (&resolved.sources[0].schema, &resolved.sources[1].schema);
+        let (has_left, has_right) = (pairs || self.kind.has_left(), pairs || self.kind.has_right());
         let mut columns = vec![];
         let mut fields: Vec<Field> = vec![];
         for at in 0..keys {
             let (l, r) = (left.field(at), right.field(at));
             let nullable = match self.kind {
                 // Null keys never match.
+                _ if pairs => false,
                 JoinKind::Inner | JoinKind::LeftSemi | JoinKind::RightSemi => false,
                 JoinKind::Left | JoinKind::LeftAnti => l.is_nullable(),
                 JoinKind::Right | JoinKind::RightAnti => r.is_nullable(),
@@ -303,7 +343,7 @@ impl Join {
             };
             let name = if self.kind.has_left() { l.name() } else { r.name() };
             fields.push(Field::new(name, l.data_type().clone(), nullable));
-            columns.push(match (self.kind.has_left(), self.kind.has_right()) {
+            columns.push(match (has_left, has_right) {
                 (true, true) => OutputColumn::Key { left: at, right: at },
                 (true, false) => OutputColumn::Left(at),
                 (false, _) => OutputColumn::Right(at),
@@ -316,13 +356,41 @@ impl Join {
                 columns.push(column(at));
             }
         };
-        if self.kind.has_left() {
-            side(left, &self.left_prefix, matches!(self.kind, JoinKind::Right | JoinKind::Full), OutputColumn::Left);
+        if has_left {
+            let absent = !pairs && matches!(self.kind, JoinKind::Right | JoinKind::Full);
+            side(left, &self.left_prefix, absent, OutputColumn::Left);
         }
-        if self.kind.has_right() {
-            side(right, &self.right_prefix, matches!(self.kind, JoinKind::Left | JoinKind::Full), OutputColumn::Right);
+        if has_right {
+            let absent = !pairs && matches!(self.kind, JoinKind::Left | JoinKind::Full);
+            side(right, &self.right_prefix, absent, OutputColumn::Right);
         }
         OutputLayout { schema: Arc::new(Schema::new(fields)), columns }
+    }
+
+    /// The condition with the columns that it sees; computed like the output. Notes columns that are not there, or twice.
+    fn bind_condition(&self, resolved: &Resolved, problems: &mut Problems) -> Option<BoundCondition> {
+        let condition = self.condition.as_ref()?;
+        let OutputLayout { schema, columns } = self.layout(resolved, true);
+        let all = || schema.fields().iter().map(|field| field.name().clone()).collect();
+        let mut chosen = vec![];
+        for name in condition.columns.clone().unwrap_or_else(all) {
+            let found: Vec<usize> = (0..columns.len()).filter(|&at| *schema.field(at).name() == name).collect();
+            match found[..] {
+                [] => problems.invalid(format!(
+                    "the join condition `{}` names a column that there is not, column=`{name}`",
+                    condition.name
+                )),
+                [at] => chosen.push(at),
+                _ => problems.invalid(format!(
+                    "the join condition `{}` sees two columns of the same name, give one side a prefix, column=`{name}`",
+                    condition.name
+                )),
+            }
+        }
+        let fields: Vec<Field> = chosen.iter().map(|&at| schema.field(at).clone()).collect();
+        let columns = chosen.iter().map(|&at| columns[at]).collect();
+        let layout = OutputLayout { schema: Arc::new(Schema::new(fields)), columns };
+        Some(BoundCondition { condition: condition.clone(), layout })
     }
 }
 
@@ -332,7 +400,10 @@ impl PlanOperation for Join {
     type Item = RecordBatch;
 
     fn describe(&self) -> String {
-        format!("{} join", self.kind)
+        match &self.condition {
+            None => format!("{} join", self.kind),
+            Some(condition) => format!("{} join with condition `{}`", self.kind, condition.name),
+        }
     }
 
     fn rows(item: &RecordBatch) -> usize {
@@ -366,8 +437,17 @@ impl PlanOperation for Join {
             return Err(Error::internal("a join has not two sources"));
         };
         let key_types = left.order.iter().map(|&at| left.schema.field(at).data_type().clone()).collect();
-        let batch_size = resolved.options.batch_size;
-        join_kernel(JoinInputs { kind: self.kind, key_types, left, right, output: self.output(resolved), batch_size })
+        let mut problems = Problems::default();
+        let condition = self.bind_condition(resolved, &mut problems);
+        problems.into_result()?;
+        let PlanOptions { batch_size, carry_budget, spill_dir, .. } = resolved.options.clone();
+        let overflow = move |schema: &SchemaRef| {
+            let rows = SpilledRows::create(spill_dir.as_deref(), schema)?;
+            Ok(Box::new(rows) as Box<dyn Overflow>)
+        };
+        let budget = CarryBudget { bytes: carry_budget, overflow: Arc::new(overflow) };
+        let output = self.output(resolved);
+        join_kernel(JoinInputs { kind: self.kind, key_types, left, right, output, condition, batch_size, budget })
     }
 
     fn yields_nothing(&self, has_runs: &[bool]) -> bool {

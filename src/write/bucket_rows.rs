@@ -7,9 +7,9 @@ use arrow::datatypes::SchemaRef;
 
 use crate::error::Result;
 use crate::merge::{SortedMerge, Step};
+use crate::spill::{SegmentReader, Spill};
 use crate::write::parallel::PIECE_ROWS;
 use crate::write::partition::{Pieces, SortedRows};
-use crate::write::spill::{SegmentReader, Spill};
 
 /// One sorted part of a bucket.
 #[derive(Debug)]

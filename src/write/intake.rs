@@ -8,8 +8,8 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
+use crate::footprint::{Cutter, RowSizes, Tolerance, compact};
 use crate::schema::{canonical_type, cast_batch, type_name};
-use crate::write::footprint::{Cutter, RowSizes, Tolerance, compact};
 use crate::write::parallel::Limits;
 
 /// Rows that are converted at once; a conversion may need as much memory again.

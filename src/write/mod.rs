@@ -2,15 +2,14 @@
 //!
 //! * `options`: mode and tuning of a write; `parallel`: how the memory budget and the processors are divided.
 //! * `builder`: a write checked against what is there; `ticket`: a write as data; `writer`: the [`DatasetWriter`].
-//! * `intake`: batches as they come, checked, made canonical and buffered; `footprint`: what rows weigh.
-//! * `partition`: a full buffer in the order (bucket, key); `spill`: such rows on local disk.
+//! * `intake`: batches as they come, checked, made canonical and buffered.
+//! * `partition`: a full buffer in the order (bucket, key), which `crate::spill` puts on local disk.
 //! * `bucket_rows`: all rows of a bucket, merged; `order_check`: their order, checked; `run_encoder`: their Parquet bytes, in the encodings of `encoding`;
 //!   `upload`: bytes into the store; `run_file`: the last two as one; `sorter`: all of it together.
 
 mod bucket_rows;
 mod builder;
 mod encoding;
-mod footprint;
 mod intake;
 mod options;
 mod order_check;
@@ -19,7 +18,6 @@ mod partition;
 mod run_encoder;
 mod run_file;
 mod sorter;
-mod spill;
 mod ticket;
 mod upload;
 mod writer;

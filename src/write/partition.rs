@@ -14,8 +14,8 @@ use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::bucket::bucket_ids;
 use crate::error::Result;
+use crate::footprint::{Cutter, RowSizes};
 use crate::spec::BucketSpec;
-use crate::write::footprint::{Cutter, RowSizes};
 use crate::write::parallel::{PIECE_ROWS, in_parallel, split_evenly};
 
 /// Buffers of fewer rows are sorted by one thread.

@@ -18,12 +18,12 @@ use parquet::schema::types::ColumnDescPtr;
 use twox_hash::XxHash64;
 
 use crate::error::{Error, Result};
+use crate::footprint::{Cutter, RowSizes};
 use crate::layout::{DatasetId, Layout, WriteId};
 use crate::manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, MAX_FENCES, Run, key_at};
 use crate::spec::BucketSpec;
 use crate::store::Place;
 use crate::write::encoding::Encodings;
-use crate::write::footprint::{Cutter, RowSizes};
 use crate::write::options::WriteOptions;
 use crate::write::order_check::OrderCheck;
 use crate::write::parallel::PIECE_ROWS;

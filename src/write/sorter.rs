@@ -12,18 +12,18 @@ use object_store::ObjectStoreExt;
 use tokio::sync::Semaphore;
 
 use crate::error::{Error, Result};
+use crate::footprint::{Cutter, RowSizes};
 use crate::layout::RunIds;
 use crate::manifest::Run;
+use crate::spill::{Spill, SpillDir};
 use crate::store::Place;
 use crate::task;
 use crate::write::bucket_rows::BucketRows;
-use crate::write::footprint::{Cutter, RowSizes};
 use crate::write::intake::Intake;
 use crate::write::options::WriteOptions;
 use crate::write::parallel::{Limits, PIECE_ROWS, in_parallel, split_evenly};
 use crate::write::partition::{Placement, SortedRows};
 use crate::write::run_encoder::{RunEncoder, RunTarget};
-use crate::write::spill::{Spill, SpillDir};
 use crate::write::upload::Upload;
 
 /// Runs that are encoded or uploaded at once: small files wait for the store, not for the processor.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type};
 use object_store::ObjectStore;
 use proptest::prelude::*;
 use sort_merge_bucket::{
-    Aggregator, CoGroup, Comparison, Count, CountDistinct, Dataset, DatasetWriter, ErrorKind, Join, Max, Min,
-    Parallelism, PlanOptions, Predicate, Rollup, RollupBuilder, Scan, Source, Sum, SumMap, TopK, WriteMode,
+    Aggregator, CoGroup, Comparison, Count, CountDistinct, Dataset, DatasetWriter, ErrorKind, Join, JoinCondition, Max,
+    Min, Parallelism, PlanOptions, Predicate, Rollup, RollupBuilder, Scan, Source, Sum, SumMap, TopK, WriteMode,
     WriteOptions,
 };
 
@@ -602,6 +602,22 @@ async fn joins_and_co_groups_roll_up_and_every_part_of_them_counts() {
     // And a scan of the same.
     assert_eq!(rollup.update("w1", &weeks[0]).await.unwrap().version(), 6);
     assert_eq!(rollup.update("w1", vec![weeks[0].clone(), weeks[1].clone()]).await.unwrap().version(), 7);
+
+    // A condition counts by its name, version and columns.
+    let long = |name: &str, at_least: i64| {
+        JoinCondition::new(name, move |pairs| {
+            Ok(pairs.column(0).as_primitive::<Int64Type>().iter().map(|ms| ms.map(|ms| ms >= at_least)).collect())
+        })
+        .with_columns(["ms"])
+    };
+    let of_left = || Join::inner(&weeks[0], Source::from(&users).with_columns(["user"]));
+    assert_eq!(rollup.update("w1", of_left().with_condition(long("long", 0))).await.unwrap().version(), 8);
+    assert_eq!(rollup.update("w1", of_left().with_condition(long("long", 5))).await.unwrap().version(), 8);
+    let changed = of_left().with_condition(long("long", 1 << 40).with_version(2));
+    assert_eq!(rollup.update("w1", changed).await.unwrap().version(), 9);
+    assert!(results(&rollup, "w1").await.is_empty());
+    assert_eq!(rollup.update("w1", of_left().with_condition(long("longer", 0))).await.unwrap().version(), 10);
+    assert_eq!(rollup.update("w1", of_left()).await.unwrap().version(), 11);
 
     let grouped = Rollup::builder(Arc::clone(&store), "grouped")
         .aggregate_of("plays", "plays", Count::rows())

@@ -1,10 +1,10 @@
 //! Tests of spilling and of what the buffer keeps alive.
 
 use super::*;
-use crate::write::footprint::{Cutter, RowSizes, Tolerance, compact};
+use crate::footprint::{Cutter, RowSizes, Tolerance, compact};
+use crate::spill::SpillDir;
 use crate::write::intake::Intake;
 use crate::write::parallel::{Limits, split_evenly};
-use crate::write::spill::SpillDir;
 
 fn entries(dir: &std::path::Path) -> usize {
     std::fs::read_dir(dir).unwrap().count()

@@ -134,6 +134,17 @@ pub(crate) struct Side {
 
 /// Joins by shuffling both sides into a map by key. The output has the key once, then the other values of the left, then of the right.
 pub(crate) fn shuffle_join(kind: JoinKind, keys: usize, left: &Side, right: &Side) -> Vec<Row> {
+    shuffle_join_where(kind, keys, left, right, |_| true)
+}
+
+/// The same where a pair must be kept besides: key, the other values of the left, those of the right.
+pub(crate) fn shuffle_join_where(
+    kind: JoinKind,
+    keys: usize,
+    left: &Side,
+    right: &Side,
+    keep: impl Fn(&[Value]) -> bool,
+) -> Vec<Row> {
     let mut groups: BTreeMap<Row, [Vec<Row>; 2]> = BTreeMap::new();
     for (at, side) in [left, right].into_iter().enumerate() {
         for row in &side.rows {
@@ -144,31 +155,33 @@ pub(crate) fn shuffle_join(kind: JoinKind, keys: usize, left: &Side, right: &Sid
     let nothing = |side: &Side| vec![Value::Null; side.width - keys];
     let mut out = vec![];
     for (key, [lefts, rights]) in &groups {
-        let matched = !has_null(key) && !lefts.is_empty() && !rights.is_empty();
+        let meets = |l: &Row, r: &Row| !has_null(key) && keep(&[&key[..], l, r].concat());
         let mut emit = |parts: &[&Row]| {
             let mut row = key.clone();
             parts.iter().for_each(|part| row.extend_from_slice(part));
             out.push(row);
         };
         use JoinKind as J;
-        if matched && matches!(kind, J::Inner | J::Left | J::Right | J::Full) {
-            for l in lefts {
-                for r in rights {
-                    emit(&[l, r]);
-                }
+        for l in lefts {
+            let partners: Vec<&Row> = rights.iter().filter(|r| meets(l, r)).collect();
+            match kind {
+                J::Inner | J::Left | J::Right | J::Full => partners.iter().for_each(|r| emit(&[l, r])),
+                J::LeftSemi if !partners.is_empty() => emit(&[l]),
+                J::LeftAnti if partners.is_empty() => emit(&[l]),
+                _ => {}
+            }
+            if partners.is_empty() && matches!(kind, J::Left | J::Full) {
+                emit(&[l, &nothing(right)]);
             }
         }
-        if !matched && matches!(kind, J::Left | J::Full) {
-            lefts.iter().for_each(|l| emit(&[l, &nothing(right)]));
-        }
-        if !matched && matches!(kind, J::Right | J::Full) {
-            rights.iter().for_each(|r| emit(&[&nothing(left), r]));
-        }
-        if kind == J::LeftSemi && matched || kind == J::LeftAnti && !matched {
-            lefts.iter().for_each(|l| emit(&[l]));
-        }
-        if kind == J::RightSemi && matched || kind == J::RightAnti && !matched {
-            rights.iter().for_each(|r| emit(&[r]));
+        for r in rights {
+            let matched = lefts.iter().any(|l| meets(l, r));
+            if !matched && matches!(kind, J::Right | J::Full) {
+                emit(&[&nothing(left), r]);
+            }
+            if kind == J::RightSemi && matched || kind == J::RightAnti && !matched {
+                emit(&[r]);
+            }
         }
     }
     out

@@ -22,13 +22,13 @@ const SLACK_BYTES: u64 = 4096;
 
 /// How much memory, in per cent of the logical size, is left as it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tolerance(u64);
+pub(crate) struct Tolerance(u64);
 
 impl Tolerance {
     /// For whole arrays: builders may hold buffers of twice the size of what they built, and all of it is counted.
-    pub(super) const WHOLE: Self = Self(200);
+    pub(crate) const WHOLE: Self = Self(200);
     /// For slices, whose buffers are counted once for every slice.
-    pub(super) const SLICE: Self = Self(125);
+    pub(crate) const SLICE: Self = Self(125);
 
     /// Whether an array of this logical size keeps too much memory alive.
     fn is_exceeded(self, logical: u64, memory: usize) -> bool {
@@ -38,7 +38,7 @@ impl Tolerance {
 
 /// The logical bytes of each row of an array or batch; saturating, for no limit on a piece comes near 4 GiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RowSizes {
+pub(crate) enum RowSizes {
     /// Every row has this many.
     Fixed(u32),
     /// Row by row.
@@ -47,7 +47,7 @@ pub(super) enum RowSizes {
 
 impl RowSizes {
     /// The sizes of a canonical batch's rows.
-    pub(super) fn of_batch(batch: &RecordBatch) -> Self {
+    pub(crate) fn of_batch(batch: &RecordBatch) -> Self {
         batch.columns().iter().map(Self::of).fold(Self::Fixed(0), Self::plus)
     }
 
@@ -98,7 +98,7 @@ impl RowSizes {
         })
     }
 
-    pub(super) fn row(&self, row: usize) -> u32 {
+    pub(crate) fn row(&self, row: usize) -> u32 {
         match self {
             Self::Fixed(size) => *size,
             Self::PerRow(sizes) => sizes[row],
@@ -106,7 +106,7 @@ impl RowSizes {
     }
 
     /// The bytes of all of `rows` rows.
-    pub(super) fn total(&self, rows: usize) -> u64 {
+    pub(crate) fn total(&self, rows: usize) -> u64 {
         match self {
             Self::Fixed(size) => u64::from(*size) * rows as u64,
             Self::PerRow(sizes) => sizes.iter().map(|s| u64::from(*s)).sum(),
@@ -136,7 +136,7 @@ fn view_sizes<T: ByteViewType + ?Sized>(array: &GenericByteViewArray<T>) -> RowS
 ///
 /// Where a cut falls depends on the rows since the last one and on nothing else.
 #[derive(Debug, Clone)]
-pub(super) struct Cutter {
+pub(crate) struct Cutter {
     max_rows: usize,
     max_bytes: u64,
     rows: usize,
@@ -144,12 +144,12 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    pub(super) fn new(max_rows: usize, max_bytes: u64) -> Self {
+    pub(crate) fn new(max_rows: usize, max_bytes: u64) -> Self {
         Self { max_rows: max_rows.max(1), max_bytes, rows: 0, bytes: 0 }
     }
 
     /// Adds a row and says whether the piece ends with it.
-    pub(super) fn push(&mut self, bytes: u32) -> bool {
+    pub(crate) fn push(&mut self, bytes: u32) -> bool {
         self.rows += 1;
         self.bytes += u64::from(bytes);
         let full = self.rows >= self.max_rows || self.bytes >= self.max_bytes;
@@ -160,7 +160,7 @@ impl Cutter {
     }
 
     /// Cuts `rows` rows of these sizes; the last range may be unfinished, which the flag says.
-    pub(super) fn cut(&mut self, sizes: &RowSizes, rows: usize) -> Vec<(Range<usize>, bool)> {
+    pub(crate) fn cut(&mut self, sizes: &RowSizes, rows: usize) -> Vec<(Range<usize>, bool)> {
         let mut ranges = vec![];
         let mut start = 0;
         while start < rows {
@@ -193,7 +193,7 @@ impl Cutter {
 }
 
 /// The same rows, in buffers that hold little else.
-pub(super) fn compact(batch: &RecordBatch, tolerance: Tolerance) -> Result<RecordBatch> {
+pub(crate) fn compact(batch: &RecordBatch, tolerance: Tolerance) -> Result<RecordBatch> {
     let columns = batch.columns().iter().map(|column| compact_array(column, tolerance)).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)

@@ -1,4 +1,5 @@
-//! Spill files: rows sorted by (bucket, key) on local disk, in segments of one bucket each.
+//! Spill files: rows on local disk, in segments of one bucket each. Writers keep rows sorted by (bucket, key) in them, joins the rows of one side
+//! of a key group, see [`SpilledRows`].
 //!
 //! A segment is a self-contained Arrow IPC stream, LZ4-compressed; which lies where is kept in memory only. No file stays open between
 //! two reads, so that the number of spills is not limited by the number of open files. Files are removed with their last segment, the
@@ -20,14 +21,15 @@ use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::write::footprint::{Tolerance, compact};
+use crate::footprint::{Tolerance, compact};
+use crate::join::Overflow;
 
 /// How much is read at once where a message's size is not known yet.
 const READ_BYTES: usize = 16 << 10;
 
 /// The folder of one writer's spill files; removed when dropped with all that holds a part of it.
 #[derive(Debug, Clone)]
-pub(super) struct SpillDir(Arc<Folder>);
+pub(crate) struct SpillDir(Arc<Folder>);
 
 #[derive(Debug)]
 struct Folder {
@@ -37,7 +39,7 @@ struct Folder {
 
 impl SpillDir {
     /// Makes a folder in `parent`, or in the system's folder for temporary files.
-    pub(super) fn create(parent: Option<&Path>) -> Result<Self> {
+    pub(crate) fn create(parent: Option<&Path>) -> Result<Self> {
         let mut builder = tempfile::Builder::new();
         let builder = builder.prefix("smb-spill-");
         let dir = match parent {
@@ -52,7 +54,7 @@ impl SpillDir {
     }
 
     /// Begins a file.
-    pub(super) fn file(&self, schema: &SchemaRef) -> Result<SpillWriter> {
+    pub(crate) fn file(&self, schema: &SchemaRef) -> Result<SpillWriter> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let file =
             SpillFile { path: self.0.dir.path().join(format!("{number:06}.arrows")), _folder: Arc::clone(&self.0) };
@@ -98,21 +100,21 @@ impl Drop for SpillFile {
 
 /// Sorted rows on disk: one segment per bucket that has rows.
 #[derive(Debug, Default)]
-pub(super) struct Spill(BTreeMap<u32, Segment>);
+pub(crate) struct Spill(BTreeMap<u32, Segment>);
 
 impl Spill {
     /// One spill of files that share no bucket.
-    pub(super) fn of_parts(parts: Vec<Self>) -> Self {
+    pub(crate) fn of_parts(parts: Vec<Self>) -> Self {
         Self(parts.into_iter().flat_map(|part| part.0).collect())
     }
 
     /// The buckets that have rows, ascending, with their bytes on disk.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = (u32, u64)> {
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = (u32, u64)> {
         self.0.iter().map(|(bucket, segment)| (*bucket, segment.bytes))
     }
 
     /// The rows of a bucket, if it has any.
-    pub(super) fn read(&self, bucket: u32) -> Result<Option<SegmentReader>> {
+    pub(crate) fn read(&self, bucket: u32) -> Result<Option<SegmentReader>> {
         self.0.get(&bucket).map(SegmentReader::new).transpose()
     }
 }
@@ -126,7 +128,7 @@ struct Segment {
 }
 
 /// Writes a spill file, bucket after bucket.
-pub(super) struct SpillWriter {
+pub(crate) struct SpillWriter {
     file: Arc<SpillFile>,
     schema: SchemaRef,
     options: IpcWriteOptions,
@@ -145,7 +147,7 @@ enum Output {
 
 impl SpillWriter {
     /// Writes the next rows of `bucket`. All rows of a bucket must come one after the other.
-    pub(super) fn write(&mut self, bucket: u32, batch: &RecordBatch) -> Result<()> {
+    pub(crate) fn write(&mut self, bucket: u32, batch: &RecordBatch) -> Result<()> {
         if matches!(self.output, Output::Inside(_)) && self.bucket != bucket {
             self.end_segment()?;
         }
@@ -177,7 +179,7 @@ impl SpillWriter {
     }
 
     /// Ends the file.
-    pub(super) fn finish(mut self) -> Result<Spill> {
+    pub(crate) fn finish(mut self) -> Result<Spill> {
         if let Output::Inside(_) = self.output {
             self.end_segment()?;
         }
@@ -210,7 +212,7 @@ impl Write for Counted {
 }
 
 /// Reads one segment, batch by batch; holds one batch at a time and no open file.
-pub(super) struct SegmentReader {
+pub(crate) struct SegmentReader {
     file: Arc<SpillFile>,
     stream: StreamReader<BufReader<SegmentBytes>>,
 }
@@ -229,7 +231,7 @@ impl SegmentReader {
         Ok(Self { stream: file.arrow(stream)?, file: Arc::clone(file) })
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
+    pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>> {
         let batch = self.stream.next().transpose();
         self.file.arrow(batch)
     }
@@ -253,5 +255,53 @@ impl Read for SegmentBytes {
         let n = file.read(&mut buf[..len])?;
         self.position += n as u64;
         Ok(n)
+    }
+}
+
+/// The one segment of [`SpilledRows`].
+const ALL_ROWS: u32 = 0;
+
+/// Rows in a file of their own, read in the order in which they were written.
+pub(crate) struct SpilledRows(Rows);
+
+enum Rows {
+    Written(SpillWriter),
+    Read(Spill, Option<SegmentReader>),
+    /// A write failed.
+    Broken,
+}
+
+impl SpilledRows {
+    /// Makes a folder and a file in `parent`, or in the system's folder for temporary files.
+    pub(crate) fn create(parent: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
+        Ok(Self(Rows::Written(SpillDir::create(parent)?.file(schema)?)))
+    }
+}
+
+impl Overflow for SpilledRows {
+    fn append(&mut self, batch: &RecordBatch) -> Result<()> {
+        match &mut self.0 {
+            Rows::Written(file) => file.write(ALL_ROWS, batch),
+            _ => Err(broken()),
+        }
+    }
+
+    fn rewind(&mut self) -> Result<()> {
+        let spill = match std::mem::replace(&mut self.0, Rows::Broken) {
+            Rows::Written(file) => file.finish()?,
+            Rows::Read(spill, _) => spill,
+            Rows::Broken => return Err(broken()),
+        };
+        let reader = spill.read(ALL_ROWS)?;
+        self.0 = Rows::Read(spill, reader);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        match &mut self.0 {
+            Rows::Read(_, None) => Ok(None),
+            Rows::Read(_, Some(reader)) => reader.next(),
+            _ => Err(broken()),
+        }
     }
 }
