@@ -52,8 +52,8 @@ pub(super) fn bytes_of(batch: &RecordBatch) -> usize {
 pub(super) struct Kept {
     schema: SchemaRef,
     overflow: Option<Box<dyn Overflow>>,
-    /// What comes after the rows in `overflow`.
-    chunks: VecDeque<RecordBatch>,
+    /// What comes after the rows in `overflow`, with its logical bytes.
+    chunks: VecDeque<(RecordBatch, usize)>,
     /// Joins small pieces into chunks; its rows come last.
     pieces: Emit,
     /// All rows ever added.
@@ -62,6 +62,8 @@ pub(super) struct Kept {
     bytes: usize,
     /// The next of `chunks` to read.
     at: usize,
+    /// Rows are taken as soon as they come, so that there is nothing to weigh.
+    passing: bool,
 }
 
 impl fmt::Debug for Kept {
@@ -77,7 +79,7 @@ impl fmt::Debug for Kept {
 impl Kept {
     pub(super) fn new(schema: SchemaRef, batch_size: usize) -> Self {
         let pieces = Emit::new(Arc::clone(&schema), batch_size);
-        Self { schema, overflow: None, chunks: VecDeque::new(), pieces, rows: 0, bytes: 0, at: 0 }
+        Self { schema, overflow: None, chunks: VecDeque::new(), pieces, rows: 0, bytes: 0, at: 0, passing: false }
     }
 
     pub(super) fn schema(&self) -> &SchemaRef {
@@ -115,11 +117,21 @@ impl Kept {
         Ok(())
     }
 
+    /// From now on every chunk is taken before more rows come.
+    pub(super) fn pass(&mut self) {
+        self.passing = true;
+    }
+
     fn keep(&mut self, chunk: &RecordBatch) -> Result<()> {
+        if self.passing {
+            self.chunks.push_back((chunk.clone(), 0));
+            return Ok(());
+        }
         // A slice would keep the whole batch alive that it was cut from.
         let chunk = compact(chunk, Tolerance::SLICE)?;
-        self.bytes += bytes_of(&chunk);
-        self.chunks.push_back(chunk);
+        let bytes = bytes_of(&chunk);
+        self.bytes += bytes;
+        self.chunks.push_back((chunk, bytes));
         Ok(())
     }
 
@@ -137,7 +149,7 @@ impl Kept {
             Some(overflow) => overflow,
             none => none.insert((budget.overflow)(&self.schema)?),
         };
-        for chunk in self.chunks.drain(..) {
+        for (chunk, _) in self.chunks.drain(..) {
             overflow.append(&chunk)?;
         }
         self.bytes = 0;
@@ -158,7 +170,7 @@ impl Kept {
             return Ok(Some(chunk));
         }
         self.at += 1;
-        Ok(self.chunks.get(self.at - 1).cloned())
+        Ok(self.chunks.get(self.at - 1).map(|(chunk, _)| chunk.clone()))
     }
 
     /// The next chunk, which is let go of. Rows may be added between two calls.
@@ -169,8 +181,8 @@ impl Kept {
             }
             self.overflow = None;
         }
-        let chunk = self.chunks.pop_front();
-        self.bytes -= chunk.as_ref().map_or(0, bytes_of);
-        Ok(chunk)
+        let Some((chunk, bytes)) = self.chunks.pop_front() else { return Ok(None) };
+        self.bytes -= bytes;
+        Ok(Some(chunk))
     }
 }

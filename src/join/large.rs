@@ -164,6 +164,9 @@ impl Passes {
             side.rows.spill(budget)?;
             side.rows.rewind()?;
         }
+        if !sides[complete].rows.overflows() {
+            sides[1 - complete].rows.pass();
+        }
         let LargeSide { rows, matched, .. } = &mut sides[complete];
         let matched = Matched::new(outlet.remembers()[complete], matched.take(), rows.rows());
         let block = Block { chunks: vec![], bytes: 0, matched: Matched::default() };
@@ -248,7 +251,9 @@ impl Passes {
         while block.chunks.is_empty() || complete.rows.overflows() && block.bytes < budget.bytes {
             match other.rows.take()? {
                 Some(chunk) => {
-                    block.bytes += bytes_of(&chunk);
+                    if complete.rows.overflows() {
+                        block.bytes += bytes_of(&chunk);
+                    }
                     block.chunks.push(chunk);
                 }
                 None if other.open => return Ok(Progress::Starved),
