@@ -72,8 +72,8 @@
 //! 3. **Atomic versions.** A write is visible as a whole or not at all. A plan keeps the versions that it was made with.
 //! 4. **Identity.** Opening a run checks its size, its row count and the dataset, write, run and bucket that its footer names. Damage inside a page
 //!    is found by decoding, or by [`Dataset::validate`], which compares checksums.
-//! 5. **Skipping.** What is skipped is skipped by the manifest's bounds and Parquet's statistics. They are held against the rows decoded beside
-//!    what was skipped; that they hold everywhere, [`Dataset::validate`] checks.
+//! 5. **Skipping.** What is skipped is skipped by the manifest's bounds and Parquet's statistics. Those of runs and row groups are held against
+//!    the rows that are decoded of them; that they hold everywhere, pages included, [`Dataset::validate`] checks.
 //! 6. **Bounded memory.** Nothing grows with a dataset, a bucket or the number of buckets; each streaming type says what it holds.
 //!    A join holds of a key that is spread over many batches what its budget allows, and the rest on local disk; whole co-groups have a limit, chunks have none.
 //!
@@ -107,6 +107,8 @@
 //! The crate has no features of its own. Format version 1 is specified in `docs/format.md`; the crate's version and the format's move independently.
 
 mod aggregate;
+#[doc(hidden)]
+pub mod benchmarks;
 mod bucket;
 mod cogroup;
 mod dataset;

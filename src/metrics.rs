@@ -63,7 +63,7 @@ counters!(
     rows_pruned,
     /// Rows left out by their decoded keys or by a predicate, before the other columns were decoded.
     rows_filtered,
-    /// Rows read from runs and given to the merge.
+    /// Rows read from runs; those of the side of a join that is read first count again if they are read again.
     rows_read,
     /// Rows of the batches made: of a co-group, its groups.
     rows_made,

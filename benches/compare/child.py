@@ -1,4 +1,4 @@
-"""Answers one question by one engine in this process and prints one line of JSON: `child.py ENGINE QUESTION FOLDER THREADS`.
+"""Answers one question by one engine in this process and prints one line of JSON: `child.py ENGINE QUESTION FOLDER THREADS SCALE_FACTOR`.
 
 What is measured begins when the engine's library is loaded and ends with the answer.
 """
@@ -14,13 +14,12 @@ import engines
 import workloads
 
 
-def main(name, question, folder, threads):
-    engine = engines.ENGINES[name].load(Path(folder), int(threads))
-    answer = getattr(engine, question.lower(), None)
-    if answer is None:
+def main(name, question, folder, threads, scale_factor):
+    engine = engines.ENGINES[name].load(Path(folder), int(threads), float(scale_factor))
+    if question not in workloads.ANSWERS:
         return {"not_applicable": "not written for this engine"}
     read, started = bytes_read(), time.perf_counter()
-    values = answer()
+    values = engine.answer(question)
     seconds = time.perf_counter() - started
     read = bytes_read() - read
     if objection := engine.objection(question):

@@ -3,6 +3,7 @@
 `by-key`    as generated: two Parquet files, ordered by order key; for engines that can make use of it
 `by-date`   two Parquet files, orders ordered by `o_orderdate`, lineitem by `l_shipdate`: as event data is found
 `smb`       two datasets of 64 buckets, written from `by-date`
+`skew-…`    two datasets of 64 buckets of which one key has many rows, or none, made from nothing
 
 A form is complete when there is a file `FORM.json` beside its folder, written last, which says how many bytes it has and how long
 its writing took. Run as a program with a source, a target and a column, this module orders a Parquet file (see `engines/duckdb.py`).
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import tools as where
+import workloads
 
 DATE = {"orders": "o_orderdate", "lineitem": "l_shipdate"}
 
@@ -72,12 +74,20 @@ def _bucket(tools, scale_factor, source, target):
     _run(tools.ours, "bucket", "--from", source, "--to", target, "--threads", str(tools.threads))
 
 
+def _skew(case):
+    def make(tools, scale_factor, source, target):
+        _run(tools.ours, "skew", case, "--sf", str(scale_factor), "--to", target, "--threads", str(tools.threads))
+
+    return make
+
+
 def _run(*command):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 #: Each form with the one it is made from, and how.
 FORMS = {"by-key": (None, _generate), "by-date": ("by-key", _order), "smb": ("by-date", _bucket)}
+FORMS |= {f"skew-{case}": (None, _skew(case)) for case in workloads.SKEWS}
 
 if __name__ == "__main__":
     from engines.duckdb import order

@@ -65,7 +65,8 @@ def compare(tools, workload, engines, runs, timeout):
             result = results[engine.name]
             if result.reason:
                 continue
-            command = engine.command(tools, workload.question, data.folder(workload.scale_factor, engine.form))
+            folder = data.folder(workload.scale_factor, engine.form_of(workload.question))
+            command = engine.command(tools, workload.question, folder, workload.scale_factor)
             found, peak_bytes, elsewhere = _process(command, timeout)
             if "seconds" not in found:
                 result.runs, result.reason = [], found["not_applicable"]

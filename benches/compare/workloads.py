@@ -19,17 +19,35 @@ LINEITEM = (
 ANSWERS = {
     "T1": ("rows", "sum(l_quantity)", "sum(o_totalprice)"),
     "T2": ("rows", *(f"max({column})" for column in ORDERS + LINEITEM)),
+    "T3-0.1": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
+    "T3-1": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
+    "T3-keys": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
 }
+
+#: The part of the customers whose orders a selective join is about, in thousandths; customers are numbered from 1 to 150,000 × scale factor.
+CUSTOMERS = {"T3-0.1": 1, "T3-1": 10}
 
 #: What `--only` may name, with what it asks.
 ABOUT = {
     "T1": "narrow join of orders and lineitem: count, sum(l_quantity), sum(o_totalprice)",
     "T2": "wide join: the maximum of each of the 25 columns",
+    "T3": "T3-0.1 and T3-1: lines of the orders of 0.1 % and 1 % of the customers; T3-keys: lines of 100 orders",
+    "T7": "skew: joins of SF × 6 million rows of which one key has 20 %, and the same without (ours only)",
     "T8": "T1 at scale factors 1, 3, 10 and 30 (--scales)",
 }
 
+#: The cases of T7: how many rows the hot key has on either side, at scale factor 10; `even` has none.
+SKEWS = ("even", "5kx5k", "12Mx1", "3Mx3k")
+
 #: T8 is about how one engine grows, so that only these take part unless others are asked for.
 T8_ENGINES = ("ours", "scan-floor")
+
+
+def engines_of(workload):
+    """The engines that take part unless others are asked for; `None` is all."""
+    if workload.label.startswith("T7"):
+        return ("ours",)
+    return T8_ENGINES if workload.label.startswith("T8") else None
 
 
 @dataclass(frozen=True)
@@ -45,12 +63,29 @@ def select(names, scale_factor, scales):
     for name in names:
         if name == "T8":
             chosen += [Workload(f"T8-{scale:g}", "T1", scale) for scale in scales]
+        elif name == "T3":
+            chosen += [Workload(label, label, scale_factor) for label in ("T3-0.1", "T3-1", "T3-keys")]
+        elif name == "T7":
+            chosen += [Workload(f"T7-{case}", f"T7-{case}", scale_factor) for case in SKEWS]
         else:
             chosen.append(Workload(name, name, scale_factor))
     return chosen
 
 
-def sql(question):
+def most_customer(question, scale_factor):
+    """The greatest customer that a selective join asks for."""
+    return round(150 * scale_factor) * CUSTOMERS[question]
+
+
+def keys(scale_factor):
+    """100 orders, spread over all keys: of every 32 keys TPC-H uses the first eight."""
+    return [int(number * 60_000 * scale_factor) // 32 * 32 + 1 for number in range(100)]
+
+
+def sql(question, scale_factor):
     """The question in SQL, over tables `orders` and `lineitem`. The result's columns are those of `ANSWERS`, in order."""
     values = ("count(*)", *ANSWERS[question][1:])
-    return f"SELECT {', '.join(values)} FROM orders JOIN lineitem ON o_orderkey = l_orderkey"
+    if question == "T3-keys":
+        return f"SELECT {', '.join(values)} FROM lineitem WHERE l_orderkey IN ({', '.join(map(str, keys(scale_factor)))})"
+    where = f" WHERE o_custkey <= {most_customer(question, scale_factor)}" if question in CUSTOMERS else ""
+    return f"SELECT {', '.join(values)} FROM orders JOIN lineitem ON o_orderkey = l_orderkey{where}"

@@ -84,8 +84,8 @@ impl Default for PlanOptions {
 /// When a join reads the keys of one side first and of the other side only what has one of them.
 ///
 /// The side that is read first must be one whose keys decide about the other's rows: either side of an inner or semi join, the left side of a left join,
-/// and so on; never in a full join. The keys of a slot are held in memory, up to a million; if there are more, or if they are more than half of the rows
-/// of their side, the other side is read as without.
+/// and so on; never in a full join. The keys of a slot are held in memory, up to a million; if there are more, or more than the other side has pages (which are
+/// then nearly all read in any case), or more than half as many as the rows of their own side, the other side is read as without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DynamicFilters {

@@ -52,6 +52,8 @@ pub(crate) struct ResolvedSource {
     pub(crate) restriction: Restriction,
     /// Per dataset.
     adapts: Vec<Adapts>,
+    /// By slot, the positions of datasets and of their runs, in the order in which rows of one key are returned.
+    by_slot: Vec<Vec<(usize, usize)>>,
 }
 
 /// How the columns of one dataset become those of its source.
@@ -74,16 +76,24 @@ impl ResolvedSource {
         self.runs().map(|(_, run)| run.rows).fold(0, u64::saturating_add)
     }
 
-    /// The runs of a slot that may have wanted rows with a key of `range`.
-    pub(crate) fn runs_of(&self, slot: u32, plan: &Resolved, range: &KeyRange) -> Result<Vec<(usize, &Run)>> {
-        let selection = self.restriction.of_slot(slot, range);
+    /// The runs of a slot that may have wanted rows with a key of `range`, each with its dataset's position and what is wanted of it.
+    pub(crate) fn runs_of(
+        &self,
+        slot: u32,
+        plan: &Resolved,
+        range: &KeyRange,
+    ) -> Result<Vec<(usize, &Run, Selection)>> {
+        let of_slot = self.restriction.of_slot(slot, range)?;
         let mut wanted = vec![];
-        for (at, run) in self.runs() {
-            if slot_of(run.bucket, plan.slots) == slot
-                && !self.restriction.never.contains(&at)
-                && selection.may_want(run)?
-            {
-                wanted.push((at, run));
+        for &(at, run) in &self.by_slot[slot as usize] {
+            let run = &self.datasets[at].runs()[run];
+            let mut selection = of_slot.clone();
+            // The keys of a slot lie in several buckets if there are more buckets than slots.
+            if let Some(keys) = selection.keys.as_mut().filter(|_| run.buckets != plan.slots) {
+                *keys = Arc::new(keys.of_bucket(plan.function, run.bucket, run.buckets)?);
+            }
+            if selection.may_want(run)? {
+                wanted.push((at, run, selection));
             }
         }
         Ok(wanted)
@@ -97,19 +107,13 @@ impl ResolvedSource {
         range: &KeyRange,
         counters: &Arc<Counters>,
     ) -> Result<Vec<RunReader>> {
-        let selection = self.restriction.of_slot(slot, range);
-        let reader = |(at, run): (usize, &Run)| {
+        let reader = |(at, run, mut selection): (usize, &Run, Selection)| {
             let dataset = &self.datasets[at];
             let Adapts { rows, keys, filter } = &self.adapts[at];
-            let mut selection: Selection = selection.clone();
             if filter.is_none() {
                 selection.filter = None;
             }
-            // The keys of a slot lie in several buckets if there are more buckets than slots.
-            if let Some(keys) = selection.keys.as_mut().filter(|_| run.buckets != plan.slots) {
-                *keys = Arc::new(keys.of_bucket(plan.function, run.bucket, run.buckets)?);
-            }
-            Ok(RunReader {
+            RunReader {
                 place: dataset.place().clone(),
                 dataset_id: dataset.id().clone(),
                 schema: Arc::clone(dataset.schema()),
@@ -121,9 +125,9 @@ impl ResolvedSource {
                 function: plan.function,
                 batch_size: plan.options.batch_size,
                 counters: Arc::clone(counters),
-            })
+            }
         };
-        self.runs_of(slot, plan, range)?.into_iter().map(reader).collect()
+        Ok(self.runs_of(slot, plan, range)?.into_iter().map(reader).collect())
     }
 }
 
@@ -311,6 +315,10 @@ fn resolve_source(name: String, source: Source, common: &Keys<'_>, problems: &mu
         fields.push(Field::new(merge_column(datasets.first()?, at)?.name(), data_type.clone(), nullable));
     }
     let keys = fields.len();
+    let is_read = |name: &String| {
+        columns.as_ref().is_none_or(|columns| columns.contains(name))
+            || filter.as_ref().is_some_and(|filter| filter.columns().contains(name.as_str()))
+    };
     // All columns by name, in the order of their first appearance.
     let mut all: Vec<Field> = vec![];
     for dataset in &datasets {
@@ -322,14 +330,13 @@ fn resolve_source(name: String, source: Source, common: &Keys<'_>, problems: &mu
                 None => all.push(field.as_ref().clone()),
                 Some(known) => match common_type(known.data_type(), field.data_type()) {
                     Some(wider) => *known = Field::new(field.name(), wider, known.is_nullable() || field.is_nullable()),
-                    None if columns.as_ref().is_none_or(|columns| columns.contains(field.name())) => problems
-                        .incompatible(format!(
-                            "types of column `{}` differ inside source `{name}`, {}: {}, before: {}",
-                            field.name(),
-                            root(dataset),
-                            show(field.data_type()),
-                            show(known.data_type())
-                        )),
+                    None if is_read(field.name()) => problems.incompatible(format!(
+                        "types of column `{}` differ inside source `{name}`, {}: {}, before: {}",
+                        field.name(),
+                        root(dataset),
+                        show(field.data_type()),
+                        show(known.data_type())
+                    )),
                     None => {}
                 },
             }
@@ -371,5 +378,11 @@ fn resolve_source(name: String, source: Source, common: &Keys<'_>, problems: &mu
             }
         })
         .collect();
-    Some(ResolvedSource { name, datasets, schema, restriction, adapts })
+    let mut by_slot = vec![vec![]; common.slots.get() as usize];
+    for (at, dataset) in datasets.iter().enumerate().filter(|(at, _)| !restriction.never.contains(at)) {
+        for (number, run) in dataset.runs().iter().enumerate() {
+            by_slot[slot_of(run.bucket, common.slots) as usize].push((at, number));
+        }
+    }
+    Some(ResolvedSource { name, datasets, schema, restriction, adapts, by_slot })
 }

@@ -28,9 +28,19 @@ pub(crate) struct Restriction {
 
 impl Restriction {
     /// What is read in a slot, of a key range.
-    pub(crate) fn of_slot(&self, slot: u32, range: &KeyRange) -> Selection {
-        let keys = self.by_slot.get(slot as usize).cloned();
-        Selection { range: self.whole.range.clone().intersect(range), keys, filter: self.whole.filter.clone() }
+    pub(crate) fn of_slot(&self, slot: u32, range: &KeyRange) -> Result<Selection> {
+        let range = self.whole.range.clone().intersect(range);
+        let keys = match self.by_slot.get(slot as usize) {
+            None => None,
+            Some(keys) if range.is_all() => Some(Arc::clone(keys)),
+            Some(keys) => Some(Arc::new(keys.within(&range)?)),
+        };
+        Ok(Selection { range, keys, filter: self.whole.filter.clone() })
+    }
+
+    /// Whether rows are looked for by their keys.
+    pub(crate) fn has_keys(&self) -> bool {
+        !self.by_slot.is_empty()
     }
 
     pub(crate) fn filter(&self) -> Option<&Arc<Filter>> {

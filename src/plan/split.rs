@@ -42,7 +42,7 @@ pub(crate) fn parts(plan: &Resolved, tasks: usize) -> Result<Vec<Part>> {
     let mut parts = if tasks <= 1 {
         (0..plan.slots.get()).map(Part::whole).collect()
     } else {
-        cut(plan, |total| (total / (tasks as u64 * PARTS_PER_TASK)).max(MIN_PART_ROWS))?
+        cut(plan, |total| (total / (tasks as u64).saturating_mul(PARTS_PER_TASK)).max(MIN_PART_ROWS))?
     };
     if parts.iter().any(|part: &Part| part.part > 0) {
         parts.sort_by_key(|part| std::cmp::Reverse(part.rows));
@@ -55,13 +55,14 @@ pub(crate) fn cut(plan: &Resolved, part_rows: impl Fn(u64) -> u64) -> Result<Vec
     let mut slots: Vec<(Vec<&Run>, u64)> = vec![];
     for slot in 0..plan.slots.get() {
         let mut runs: Vec<&Run> = vec![];
-        for source in &plan.sources {
-            runs.extend(source.runs_of(slot, plan, &KeyRange::all())?.into_iter().map(|(_, run)| run));
+        // Of a source in which rows are looked for by their keys, few rows are read.
+        for source in plan.sources.iter().filter(|source| !source.restriction.has_keys()) {
+            runs.extend(source.runs_of(slot, plan, &KeyRange::all())?.into_iter().map(|(_, run, _)| run));
         }
-        let rows = runs.iter().map(|run| run.rows).sum();
+        let rows = runs.iter().map(|run| run.rows).fold(0, u64::saturating_add);
         slots.push((runs, rows));
     }
-    let wanted = part_rows(slots.iter().map(|(_, rows)| rows).sum()).max(1);
+    let wanted = part_rows(slots.iter().map(|(_, rows)| *rows).fold(0, u64::saturating_add)).max(1);
     let mut parts = vec![];
     for (slot, (runs, rows)) in (0..).zip(slots) {
         let cuts = if rows / 2 > wanted { cuts(&runs, wanted) } else { vec![] };
@@ -79,10 +80,11 @@ fn cuts(runs: &[&Run], wanted: u64) -> Vec<Vec<KeyValue>> {
     let mut fences: Vec<(&[KeyValue], u64)> = vec![];
     let mut hot: Vec<&[KeyValue]> = vec![];
     for run in runs {
-        let mut before = 0;
+        let (mut before, mut last) = (0, None);
         for fence in &run.fences {
             let key = fence.key.values.as_slice();
-            if fences.last().is_some_and(|(last, _)| before > 0 && *last == key) {
+            // Of keys that were cut, different ones look the same.
+            if last.replace(key) == Some(key) && fence.key.exact {
                 hot.push(key);
             }
             fences.push((key, fence.row.saturating_sub(before)));
@@ -94,7 +96,7 @@ fn cuts(runs: &[&Run], wanted: u64) -> Vec<Vec<KeyValue>> {
     let mut cuts: Vec<Vec<KeyValue>> = vec![];
     let mut rows = 0;
     for (key, own) in fences {
-        rows += own;
+        rows = own.saturating_add(rows);
         if rows >= wanted {
             cuts.push(key.to_vec());
             rows = 0;

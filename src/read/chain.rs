@@ -49,6 +49,8 @@ pub(crate) struct ChainStream {
     waiting: VecDeque<RunReader>,
     /// Rows of the runs before the current one.
     before: u64,
+    /// Rows that were read already.
+    replayed: VecDeque<RecordBatch>,
 }
 
 impl ChainStream {
@@ -56,7 +58,12 @@ impl ChainStream {
     pub(crate) fn start(chain: Chain) -> Self {
         let mut waiting: VecDeque<RunReader> = chain.into();
         let current = waiting.pop_front().map(RunReader::start);
-        Self { current, next: None, waiting, before: 0 }
+        Self { current, next: None, waiting, before: 0, replayed: VecDeque::new() }
+    }
+
+    /// A chain whose rows have been read.
+    pub(crate) fn replay(rows: Vec<RecordBatch>) -> Self {
+        Self { current: None, next: None, waiting: VecDeque::new(), before: 0, replayed: rows.into() }
     }
 
     /// The next rows; `None` at the end of the last run.
@@ -64,6 +71,9 @@ impl ChainStream {
     /// # Errors
     /// Those of [`RunStream::next`].
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(batch) = self.replayed.pop_front() {
+            return Ok(Some(batch));
+        }
         while let Some(current) = &mut self.current {
             let batch = current.next().await?;
             if current.is_at_its_end() && self.next.is_none() {

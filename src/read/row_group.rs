@@ -40,6 +40,9 @@ use crate::task::guard;
 /// batch of the default size has of 256 bytes per row, so that ordinary rows are not concerned.
 const BATCH_BYTES: u64 = 2 << 20;
 
+/// Columns that rows are chosen by and that are returned as well are kept decoded up to this many bytes, else decoded again.
+const PREDICATE_CACHE_BYTES: usize = 8 << 20;
+
 /// What a decoded value takes at least, about.
 const VALUE_BYTES: u64 = 8;
 
@@ -173,7 +176,7 @@ pub(super) struct Planning {
 pub(super) fn begin(reader: &RunReader, metadata: &ArrowReaderMetadata, row_group: usize) -> Result<Beginning> {
     check_chunks(reader, metadata, row_group)?;
     if reader.selection.is_all() {
-        return Ok(Beginning::Rows(Box::new(decoder(reader, metadata, row_group, None, vec![])?)));
+        return Ok(Beginning::Rows(Box::new(decoder(reader, metadata, row_group, None, Filters::default())?)));
     }
     let group = Group { reader, metadata, row_group };
     let statistics = group.statistics()?;
@@ -183,7 +186,7 @@ pub(super) fn begin(reader: &RunReader, metadata: &ArrowReaderMetadata, row_grou
         return Ok(Beginning::Nothing);
     }
     if keys_decided && reader.selection.filter.is_none() {
-        return Ok(Beginning::Rows(Box::new(decoder(reader, metadata, row_group, None, vec![])?)));
+        return Ok(Beginning::Rows(Box::new(decoder(reader, metadata, row_group, None, Filters::default())?)));
     }
     let schema = metadata.parquet_schema();
     let chosen: Vec<usize> = statistics.iter().filter_map(|(name, _)| group.leaf(name)).collect();
@@ -198,8 +201,8 @@ pub(super) fn begin(reader: &RunReader, metadata: &ArrowReaderMetadata, row_grou
     match request {
         Some(request) => Ok(Beginning::PageIndex(Box::new(Planning { request, statistics, keys_decided }))),
         None => {
-            let (filters, failure) = filters(reader, metadata, &statistics, keys_decided)?;
-            Ok(Beginning::Rows(Box::new(decoder(reader, metadata, row_group, None, filters)?.with_failure(failure))))
+            let filters = filters(reader, metadata, &statistics, keys_decided)?;
+            Ok(Beginning::Rows(Box::new(decoder(reader, metadata, row_group, None, filters)?)))
         }
     }
 }
@@ -222,16 +225,16 @@ impl Planning {
                 return Ok(None);
             }
         }
-        let (filters, failure) = filters(reader, &metadata, &self.statistics, self.keys_decided)?;
-        Ok(Some(decoder(reader, &metadata, 0, selection, filters)?.with_failure(failure)))
+        let filters = filters(reader, &metadata, &self.statistics, self.keys_decided)?;
+        Ok(Some(decoder(reader, &metadata, 0, selection, filters)?))
     }
 }
 
-impl RowGroup {
-    fn with_failure(mut self, failure: Failure) -> Self {
-        self.failure = failure;
-        self
-    }
+/// The steps that choose rows by decoded columns, and where they say why they failed.
+#[derive(Default)]
+struct Filters {
+    steps: Vec<Box<dyn ArrowPredicate>>,
+    failure: Failure,
 }
 
 /// A decoder of the rows of a row group that a selection by pages and filters leave.
@@ -240,26 +243,31 @@ fn decoder(
     metadata: &ArrowReaderMetadata,
     row_group: usize,
     selection: Option<RowSelection>,
-    filters: Vec<Box<dyn ArrowPredicate>>,
+    filters: Filters,
 ) -> Result<RowGroup> {
+    let Filters { steps, failure } = filters;
     let mask = ProjectionMask::roots(metadata.parquet_schema(), reader.adapt.projection().iter().copied());
     let rows = metadata.metadata().row_group(row_group).num_rows() as u64;
-    let batch_size = batch_rows(metadata.metadata(), &mask, row_group, reader.batch_size);
-    let whole = selection.is_none() && filters.is_empty();
+    // Columns that rows are chosen by are decoded in batches of the same size.
+    let group = Group { reader, metadata, row_group };
+    let read = ProjectionMask::roots(metadata.parquet_schema(), group.read_columns());
+    let batch_size = batch_rows(metadata.metadata(), &read, row_group, reader.batch_size);
+    let whole = selection.is_none() && steps.is_empty();
     let left = selection.as_ref().map_or(rows, |selection| selection.row_count() as u64);
     let mut builder = ParquetPushDecoderBuilder::new_with_metadata(metadata.clone())
         .with_row_groups(vec![row_group])
         .with_projection(mask)
+        .with_max_predicate_cache_size(PREDICATE_CACHE_BYTES)
         .with_batch_size(batch_size);
     if let Some(selection) = selection {
         builder = builder.with_row_selection(selection);
     }
-    if !filters.is_empty() {
-        builder = builder.with_row_filter(RowFilter::new(filters));
+    if !steps.is_empty() {
+        builder = builder.with_row_filter(RowFilter::new(steps));
     }
     let decoder = builder.build()?;
     reader.counters.row_groups.add(1);
-    Ok(RowGroup { decoder, batches: None, left, whole, failure: Failure::default(), file_bytes: reader.run.bytes })
+    Ok(RowGroup { decoder, batches: None, left, whole, failure, file_bytes: reader.run.bytes })
 }
 
 /// The column chunks that are read lie in the file: parquet panics on some that do not.
@@ -398,9 +406,8 @@ impl Group<'_> {
         let key = self.reader.key_adapt.schema().field(0).name();
         let mut rows: Option<RowSelection> = None;
         for field in self.chosen_by() {
-            let (Some(converter), Some(leaf)) = (self.converter(field.name())?, self.leaf(field.name())) else {
-                continue;
-            };
+            let Some(converter) = self.converter(field.name())? else { continue };
+            let Some(leaf) = converter.parquet_column_index() else { continue };
             let starts = self.page_starts(offsets[0][leaf].page_locations().iter().map(|page| page.first_row_index))?;
             let lengths = starts.windows(2).map(|pair| (pair[1] - pair[0]) as u64).collect();
             let least = converter.data_page_mins(columns, offsets, &[0])?;
@@ -454,7 +461,8 @@ fn column_statistics(
     nulls: UInt64Array,
     rows: Vec<u64>,
 ) -> Result<ColumnStatistics> {
-    if [least.len(), greatest.len(), nulls.len()] != [rows.len(); 3] {
+    let too_many = |piece: usize| nulls.is_valid(piece) && nulls.value(piece) > rows[piece];
+    if [least.len(), greatest.len(), nulls.len()] != [rows.len(); 3] || (0..rows.len()).any(too_many) {
         return Err(Error::corrupt(format!("statistics do not fit what they are of, column=`{}`", field.name())));
     }
     let options = CastOptions { safe: true, ..CastOptions::default() };
@@ -481,14 +489,15 @@ fn filters(
     metadata: &ArrowReaderMetadata,
     statistics: &[(String, ColumnStatistics)],
     keys_decided: bool,
-) -> Result<(Vec<Box<dyn ArrowPredicate>>, Failure)> {
+) -> Result<Filters> {
     let failure = Failure::default();
-    let mut filters: Vec<Box<dyn ArrowPredicate>> = vec![];
+    let statistics: Arc<[(String, ColumnStatistics)]> = statistics.into();
+    let mut steps: Vec<Box<dyn ArrowPredicate>> = vec![];
     let mask = |adapt: &Adapt| ProjectionMask::roots(metadata.parquet_schema(), adapt.projection().iter().copied());
     let mut add = |adapt: &Arc<Adapt>, mut passes: Passes| {
         let (adapt, failure, counters) = (Arc::clone(adapt), Arc::clone(&failure), Arc::clone(&reader.counters));
-        let bounds: Vec<(String, ColumnStatistics)> = statistics.to_vec();
-        filters.push(Box::new(ArrowPredicateFn::new(mask(&adapt), move |batch: RecordBatch| {
+        let bounds = Arc::clone(&statistics);
+        steps.push(Box::new(ArrowPredicateFn::new(mask(&adapt), move |batch: RecordBatch| {
             let rows = batch.num_rows();
             let outcome = adapt.apply(batch).and_then(|batch| {
                 check_within(&batch, &bounds)?;
@@ -517,8 +526,10 @@ fn filters(
             None => order_matcher(&types, label)?,
         };
         let range = selection.range.clone();
+        let path = reader.path();
         let passes = move |batch: &RecordBatch| {
-            let found = matcher.matches(batch.columns())?;
+            // Which row of the file it is is not known: pages were left out.
+            let found = matcher.matches(batch.columns()).map_err(|e| e.relocated(&path, None))?;
             if range.is_all() {
                 return Ok(found);
             }
@@ -531,7 +542,7 @@ fn filters(
         let filter = Arc::clone(filter);
         add(adapt, Box::new(move |batch| filter.passes(batch)));
     }
-    Ok((filters, failure))
+    Ok(Filters { steps, failure })
 }
 
 fn note(counters: &Counters, rows: usize, passed: &BooleanBuffer) {
@@ -542,18 +553,24 @@ fn note(counters: &Counters, rows: usize, passed: &BooleanBuffer) {
 fn check_within(batch: &RecordBatch, statistics: &[(String, ColumnStatistics)]) -> Result<()> {
     for (name, found) in statistics {
         let Some(column) = batch.column_by_name(name) else { continue };
-        let is_float = column.data_type().is_floating();
-        if is_float || column.data_type().is_nested() {
+        let nulls = found.nulls.is_valid(0) && found.nulls.value(0) == 0 && column.null_count() > 0;
+        if nulls {
+            return Err(outside_statistics(name));
+        }
+        if column.data_type().is_floating() || column.data_type().is_nested() {
             continue;
         }
         let (least, greatest) = (Scalar::new(Arc::clone(&found.least)), Scalar::new(Arc::clone(&found.greatest)));
         let outside = |mask: BooleanArray| mask.true_count() > 0;
-        let nulls = found.nulls.is_valid(0) && found.nulls.value(0) == 0 && column.null_count() > 0;
-        if nulls || outside(lt(column, &least)?) || outside(gt(column, &greatest)?) {
-            return Err(Error::corrupt(format!(
-                "a value lies outside the statistics of its row group, by which readers skip rows, column=`{name}`"
-            )));
+        if outside(lt(column, &least)?) || outside(gt(column, &greatest)?) {
+            return Err(outside_statistics(name));
         }
     }
     Ok(())
+}
+
+fn outside_statistics(column: &str) -> Error {
+    Error::corrupt(format!(
+        "a value lies outside the statistics of its row group, by which readers skip rows, column=`{column}`"
+    ))
 }

@@ -49,6 +49,11 @@ impl RunReader {
         self.place.layout.run(&self.run.path)
     }
 
+    /// How many columns of a batch are the key: the first ones.
+    pub(crate) fn key_columns(&self) -> usize {
+        self.key_adapt.schema().fields().len()
+    }
+
     /// Begins to open the run and to fetch its first row group.
     pub(crate) fn start(self) -> RunStream {
         let path = self.path();
@@ -242,7 +247,8 @@ impl RunStream {
         let last = reading.group.left() == 0 || !whole;
         reading.begun = true;
         let batch = self.reader.adapt.apply(batch)?;
-        let number = |row: usize| whole.then_some(self.rows + row as u64);
+        let is_whole = self.is_whole();
+        let number = |row: usize| is_whole.then_some(self.rows + row as u64);
         if first {
             self.check_row(&batch, 0, number(0))?;
         }
@@ -257,13 +263,13 @@ impl RunStream {
 
     /// A row lies in the run's bucket, within its bounds and within the range that was asked for.
     fn check_row(&self, batch: &RecordBatch, row: usize, number: Option<u64>) -> Result<()> {
-        let RunReader { run, key_adapt, function, selection, .. } = self.reader.as_ref();
+        let RunReader { run, function, selection, .. } = self.reader.as_ref();
         let at = |error: Error| match number {
             Some(number) => error.with_row(number),
             None => error,
         };
-        let keys = key_adapt.schema().fields().len();
-        let key: Vec<ArrayRef> = batch.columns()[..keys].iter().map(|column| column.slice(row, 1)).collect();
+        let key: Vec<ArrayRef> =
+            batch.columns()[..self.reader.key_columns()].iter().map(|column| column.slice(row, 1)).collect();
         let bucket = bucket_ids(*function, &key, run.buckets)?;
         if bucket != [run.bucket] {
             let message = format!(

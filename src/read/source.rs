@@ -20,8 +20,8 @@ use crate::select::{KeyRange, KeySet};
 /// # Choosing rows
 /// A source can be restricted to rows with certain keys and to rows that pass a predicate; rows must satisfy every restriction. What is left
 /// out is left out as early as possible: slots and runs by the manifest, row groups and pages by Parquet's statistics, rows by their keys and the
-/// predicate's columns, which are decoded first; the other columns are decoded only where rows are left. Statistics are held against what is
-/// decoded beside them (`Corrupt` if they do not hold); [`Dataset::validate`] checks all.
+/// predicate's columns, which are decoded first; the other columns are decoded only where rows are left. Statistics of row groups are held against
+/// what is decoded of them (`Corrupt` if they do not hold); [`Dataset::validate`] checks all.
 ///
 /// ```
 /// # use sort_merge_bucket::{Dataset, KeyRange, Predicate, Source};

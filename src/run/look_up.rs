@@ -12,8 +12,8 @@ use crate::run::Parallelism;
 use crate::select::KeySet;
 
 impl Dataset {
-    /// The rows with one of these keys, which are values of the key columns in their order: the key columns first, then the others. Rows of one
-    /// bucket come sorted by key, buckets in any order. A key that no row has is no error, and a null matches nothing.
+    /// The rows with one of these keys, which are values of the key columns in their order: the key columns first, then the others. Buckets come
+    /// in order, the rows of one sorted by key. A key that no row has is no error, and a null matches nothing.
     ///
     /// Each key is looked for in the bucket that it hashes to; of its runs, footers are read, of the row groups whose statistics admit a key the page
     /// index, and the pages that may have one. For some of the columns, or more rows than memory holds, scan a [`Source`] with
@@ -42,7 +42,9 @@ impl Dataset {
     /// ```
     pub async fn get(&self, keys: impl Into<KeySet>) -> Result<RecordBatch> {
         let plan = Scan::new(Source::from(self).with_keys(keys)).plan()?;
-        let items: Vec<_> = plan.stream(Parallelism::Available).try_collect().await?;
+        let mut items: Vec<_> = plan.stream(Parallelism::Available).try_collect().await?;
+        // Stable: the items of one part come in order.
+        items.sort_by_key(|item| (item.slot, item.part));
         Ok(concat_batches(plan.schema(), items.iter().map(|slot| &slot.item))?)
     }
 }

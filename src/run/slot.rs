@@ -7,7 +7,7 @@ use crate::merge::{Kernel, Step};
 use crate::metrics::Counters;
 use crate::plan::{Part, Plan, PlanOperation};
 use crate::read::{Chain, ChainStream};
-use crate::run::probe::Probe;
+use crate::run::probe::{Probe, Probed};
 
 /// A kernel and the streams that feed it.
 pub(crate) struct SlotRun<T> {
@@ -24,6 +24,7 @@ struct Probing {
     probe: Probe,
     /// The chains of every source, in order.
     readers: Vec<Vec<Chain>>,
+    from: usize,
     of: usize,
 }
 
@@ -39,8 +40,8 @@ impl<O: PlanOperation> Plan<O> {
         let mut run = SlotRun { kernel, inputs: vec![], probing: None, counters: Arc::clone(counters), rows: O::rows };
         match self.operation.driver(&self.resolved) {
             Some(driver) if !readers[driver.of].is_empty() => {
-                let probe = Probe::start(&readers[driver.from], driver.always);
-                run.probing = Some(Probing { probe, readers, of: driver.of });
+                let probe = Probe::start(&readers[driver.from], &readers[driver.of], driver.always);
+                run.probing = Some(Probing { probe, readers, from: driver.from, of: driver.of });
             }
             _ => run.inputs = readers.into_iter().flatten().map(ChainStream::start).collect(),
         }
@@ -73,22 +74,38 @@ impl<T> SlotRun<T> {
 
     /// Finishes the probe and starts all runs.
     async fn probe(&mut self, probing: Probing) -> Result<()> {
-        let Probing { probe, mut readers, of } = probing;
-        if let Some(keys) = probe.finish().await? {
+        let Probing { probe, mut readers, from, of } = probing;
+        let Probed { keys, inputs } = probe.finish().await?;
+        if let Some(keys) = keys {
             if keys.is_empty() {
                 // The driving side may still have rows: those with a null key.
                 readers[of].iter_mut().for_each(Vec::clear);
             }
             let keys = Arc::new(keys);
-            for reader in readers[of].iter_mut().flatten() {
-                let both = match &reader.selection.keys {
-                    Some(wanted) => Arc::new(wanted.intersect(&keys)?),
-                    None => Arc::clone(&keys),
-                };
-                reader.selection.keys = Some(both);
+            for chain in &mut readers[of] {
+                for reader in chain.iter_mut() {
+                    let both = match &reader.selection.keys {
+                        Some(wanted) => Arc::new(wanted.intersect(&keys)?),
+                        None => Arc::clone(&keys),
+                    };
+                    reader.selection.keys = Some(both);
+                }
+                let mut wanted = vec![];
+                for reader in std::mem::take(chain) {
+                    if reader.selection.may_want(&reader.run)? {
+                        wanted.push(reader);
+                    }
+                }
+                *chain = wanted;
             }
         }
-        self.inputs = readers.into_iter().flatten().map(ChainStream::start).collect();
+        let mut driving = Some(inputs);
+        for (source, chains) in readers.into_iter().enumerate() {
+            match driving.take_if(|_| source == from) {
+                Some(inputs) => self.inputs.extend(inputs),
+                None => self.inputs.extend(chains.into_iter().map(ChainStream::start)),
+            }
+        }
         Ok(())
     }
 }

@@ -16,7 +16,10 @@ use crate::plan::{Part, Plan, PlanOperation, SlotDescriptor, parts};
 use crate::run::SlotRun;
 use crate::task::{Task, spawn};
 
-/// How many slots run at the same time.
+/// More tasks than this are not started, however many are asked for: their memory would be of no use to any machine.
+const MAX_TASKS: usize = 1024;
+
+/// How many slots run at the same time; at most 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Parallelism {
@@ -162,7 +165,7 @@ impl<O: PlanOperation> Plan<O> {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn stream(&self, parallelism: Parallelism) -> PlanStream<O::Item> {
-        let tasks = parallelism.tasks();
+        let tasks = parallelism.tasks().clamp(1, MAX_TASKS);
         let (sender, items) = mpsc::channel(tasks);
         let counters: Arc<[Arc<Counters>]> = (0..self.slots().get()).map(|_| Arc::default()).collect();
         let queue = Queue {

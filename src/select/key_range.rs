@@ -76,8 +76,16 @@ impl KeyRange {
         self.start.as_deref().is_none_or(|start| start <= key)
     }
 
+    /// Whether no key lies in it.
+    fn is_empty(&self) -> bool {
+        self.start.as_ref().zip(self.end.as_ref()).is_some_and(|(start, end)| start >= end)
+    }
+
     /// Whether a key between two bounds may lie in it.
     pub(crate) fn may_overlap(&self, first: &KeyBound, last: &KeyBound) -> bool {
+        if self.is_empty() {
+            return false;
+        }
         let starts_after = self.start.as_deref().is_some_and(|start| last.compare(start).is_lt());
         let ends_before = self.end.as_deref().is_some_and(|end| first.values.as_slice() >= end);
         !(starts_after || ends_before)
@@ -90,7 +98,7 @@ impl KeyRange {
         let before = |a: &KeyValue, b: &KeyValue, or_equal: bool| if or_equal { a <= b } else { a < b };
         let outside = start.first().zip(greatest.as_ref()).is_some_and(|(start, greatest)| greatest < start)
             || end.first().zip(least.as_ref()).is_some_and(|(first, least)| before(first, least, end.len() == 1));
-        if outside {
+        if outside || self.is_empty() {
             return Coverage::Nothing;
         }
         let after_start = start

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{KeyBound, KeyValue, key_at};
 use crate::merge::{Extract, ForKeys, Input, Keys, Order, dispatch};
 use crate::schema::{canonical_type, common_type};
+use crate::select::KeyRange;
 use crate::spec::{BucketCount, BucketFunction};
 
 /// Keys to look for: one array per key column, all of one length, in any order. Duplicates do no harm; a key with a null matches nothing.
@@ -178,6 +179,12 @@ impl SortedKeys {
     pub(crate) fn take(&self, rows: Vec<u32>) -> Result<Self> {
         let rows = UInt32Array::from(rows);
         Self::of_sorted(self.columns.iter().map(|column| take(column, &rows, None)).collect::<Result<_, _>>()?)
+    }
+
+    /// The keys of a range.
+    pub(crate) fn within(&self, range: &KeyRange) -> Result<Self> {
+        let rows = range.rows_of(&self.columns)?;
+        Self::of_sorted(self.columns.iter().map(|column| column.slice(rows.start, rows.len())).collect())
     }
 
     /// The keys that hash to this remainder.

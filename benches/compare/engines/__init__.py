@@ -2,8 +2,8 @@
 
 Every command prints one line of JSON: `seconds` (of opening, planning and executing, not of the process), `bytes_read` and `answer`; or
 `not_applicable` with the reason. `ours` and `scan-floor` are commands of this project's own program, the others are classes in a module of
-this package, run by `child.py`. Such a class is made with the folder of its data; it answers question T1 by a method `t1`, and objects
-to having been measured, if it did not run as its name says, by a method `objection`.
+this package, run by `child.py`. Such a class is made with the folder of its data, the threads it may use and the scale factor; it answers a question by
+a method `answer`, and objects to having been measured, if it did not run as its name says, by a method `objection`.
 """
 
 import importlib
@@ -23,15 +23,20 @@ class Engine:
     #: Module of this package, class, and further arguments of the class.
     python: tuple = ()
 
-    def command(self, tools, question, folder):
+    def command(self, tools, question, folder, scale_factor):
         if self.subcommand:
-            return [tools.ours, self.subcommand, question, "--from", folder, "--threads", str(tools.threads)]
-        return [tools.python, CHILD, self.name, question, folder, str(tools.threads)]
+            options = ("--threads", str(tools.threads), "--sf", str(scale_factor))
+            return [tools.ours, self.subcommand, question, "--from", folder, *options]
+        return [tools.python, CHILD, self.name, question, folder, str(tools.threads), str(scale_factor)]
 
-    def load(self, folder, threads):
+    def form_of(self, question):
+        """The form of the data that answers a question."""
+        return f"skew-{question.removeprefix('T7-')}" if question.startswith("T7-") else self.form
+
+    def load(self, folder, threads, scale_factor):
         """The engine itself, in a process that has its library."""
         module, name, *arguments = self.python
-        return getattr(importlib.import_module(f"{__name__}.{module}"), name)(folder, threads, *arguments)
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)(folder, threads, scale_factor, *arguments)
 
 
 ENGINES = {

@@ -6,21 +6,16 @@ import workloads
 
 
 class DuckDB:
-    def __init__(self, folder, threads):
+    def __init__(self, folder, threads, scale_factor):
         self.folder = folder
         self.threads = threads
+        self.scale_factor = scale_factor
 
-    def t1(self):
-        return self._answer("T1")
-
-    def t2(self):
-        return self._answer("T2")
-
-    def _answer(self, question):
+    def answer(self, question):
         with duckdb.connect(config={"threads": self.threads}) as connection:
             for table in ("orders", "lineitem"):
                 connection.execute(f"CREATE VIEW {table} AS FROM '{self.folder / table}.parquet'")
-            return connection.execute(workloads.sql(question)).fetchone()
+            return connection.execute(workloads.sql(question, self.scale_factor)).fetchone()
 
     def objection(self, question):
         return None

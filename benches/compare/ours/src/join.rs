@@ -1,62 +1,102 @@
-//! The workloads by this crate: opens, plans and runs the join. Every thread takes the next slot, joins it and reduces it.
+//! This crate's answers.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use sort_merge_bucket::{Dataset, Join, JoinPlan, Source};
+use sort_merge_bucket::{
+    Dataset, Join, Parallelism, Plan, PlanOperation, PlanOptions, Predicate, Scan, SlotDescriptor, Source,
+};
 
-use crate::question::{Answer, Question, Reduction};
+use crate::question::{Answer, Question, Reduction, keys};
 use crate::reduce::Reduced;
-use crate::{Failure, TABLES};
+use crate::skew;
+use crate::{Failure, Options, TABLES};
 
 /// Answers a question from the datasets in a folder.
-pub(crate) async fn join(question: Question, folder: &Path, threads: NonZeroUsize) -> Result<Answer, Failure> {
-    let plan = Arc::new(plan(question, folder).await?);
-    let next = Arc::new(AtomicU32::new(0));
-    let tasks: Vec<_> =
-        (0..threads.get()).map(|_| tokio::spawn(join_slots(question, Arc::clone(&plan), Arc::clone(&next)))).collect();
-    let mut total = Reduced::new(question, Arc::clone(plan.schema()));
+pub(crate) async fn join(question: Question, options: &Options, threads: NonZeroUsize) -> Result<Answer, Failure> {
+    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&options.from)?);
+    let opening = question.tables().iter().map(|(table, _)| Dataset::open(Arc::clone(&store), *table));
+    let datasets = futures::future::try_join_all(opening).await?;
+    let mut sources: Vec<Source> = datasets.iter().map(Source::from).collect();
+    if let Some(payload) = question.payload() {
+        let wanted = sources.into_iter().zip(payload);
+        sources = wanted.map(|(source, columns)| source.with_columns(columns.iter().copied())).collect();
+    }
+    match question {
+        Question::LookUp { scale_factor } => {
+            let wanted: ArrayRef = Arc::new(Int64Array::from(keys(scale_factor)));
+            let lines = sources.remove(0).with_keys(wanted);
+            reduce_slots(question, Scan::new(lines).plan()?, threads).await
+        }
+        Question::Selective { most_customer } => {
+            let orders = sources.remove(0).with_filter(Predicate::le("o_custkey", most_customer));
+            let how = PlanOptions::default().with_dynamic_filters(options.filters);
+            reduce_slots(question, Join::inner(orders, sources.remove(0)).with_options(how).plan()?, threads).await
+        }
+        Question::Skew => {
+            let plan = Join::inner(sources.remove(0), sources.remove(0)).plan()?;
+            let mut reduced = Reduced::new(question, Arc::clone(plan.schema()));
+            let mut rows = plan.stream(Parallelism::Slots(threads));
+            while let Some(slot) = rows.try_next().await? {
+                reduced.add(&slot.item)?;
+            }
+            let answer = answer(&reduced);
+            skew::check(&options.from, &answer)?;
+            Ok(answer)
+        }
+        Question::Narrow | Question::Wide => {
+            let plan = Join::inner(sources.remove(0), sources.remove(0)).plan()?;
+            let mut answer = reduce_slots(question, plan, threads).await?;
+            // A join has the key once, under the left side's name.
+            let [left, right] = TABLES.map(|(_, key)| Reduction::Max.name(key));
+            if let Some(key) = answer.get(&left).cloned() {
+                answer.insert(right, key);
+            }
+            Ok(answer)
+        }
+    }
+}
+
+fn answer(reduced: &Reduced) -> Answer {
+    let mut answer = reduced.answer();
+    answer.insert("rows".into(), reduced.rows.to_string());
+    answer
+}
+
+/// Runs slot after slot on every thread, which reduces what it has joined.
+async fn reduce_slots<O>(question: Question, plan: Plan<O>, threads: NonZeroUsize) -> Result<Answer, Failure>
+where
+    O: PlanOperation<Item = RecordBatch>,
+{
+    let slots = (0..plan.slots().get()).map(|slot| plan.slot(slot)).collect::<Result<Vec<_>, _>>()?;
+    let work = Arc::new((plan, slots, AtomicUsize::new(0)));
+    let tasks: Vec<_> = (0..threads.get()).map(|_| tokio::spawn(reduce_some(question, Arc::clone(&work)))).collect();
+    let mut total = Reduced::new(question, Arc::clone(work.0.schema()));
     for task in tasks {
         total.merge(task.await??);
     }
-
-    let mut answer = total.answer();
-    answer.insert("rows".into(), total.rows.to_string());
-    // A join has the key once, under the left side's name.
-    let [left, right] = TABLES.map(|(_, key)| Reduction::Max.name(key));
-    if let Some(key) = answer.get(&left).cloned() {
-        answer.insert(right, key);
-    }
-    Ok(answer)
+    Ok(answer(&total))
 }
 
-async fn plan(question: Question, folder: &Path) -> Result<JoinPlan, Failure> {
-    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder)?);
-    let [(orders, _), (lineitem, _)] = TABLES;
-    let (orders, lineitem) =
-        futures::try_join!(Dataset::open(Arc::clone(&store), orders), Dataset::open(Arc::clone(&store), lineitem))?;
-    let (mut left, mut right) = (Source::from(&orders), Source::from(&lineitem));
-    if let Some([of_orders, of_lineitem]) = question.payload() {
-        (left, right) = (left.with_columns([of_orders]), right.with_columns([of_lineitem]));
-    }
-    Ok(Join::inner(left, right).plan()?)
-}
-
-async fn join_slots(question: Question, plan: Arc<JoinPlan>, next: Arc<AtomicU32>) -> Result<Reduced, Failure> {
+async fn reduce_some<O>(
+    question: Question,
+    work: Arc<(Plan<O>, Vec<SlotDescriptor>, AtomicUsize)>,
+) -> Result<Reduced, Failure>
+where
+    O: PlanOperation<Item = RecordBatch>,
+{
+    let (plan, slots, next) = work.as_ref();
     let mut reduced = Reduced::new(question, Arc::clone(plan.schema()));
-    loop {
-        let slot = next.fetch_add(1, Ordering::Relaxed);
-        if slot >= plan.slots().get() {
-            return Ok(reduced);
-        }
-        let mut rows = plan.execute(&plan.slot(slot)?)?;
+    while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let mut rows = plan.execute(slot)?;
         while let Some(batch) = rows.try_next().await? {
             reduced.add(&batch)?;
         }
     }
+    Ok(reduced)
 }

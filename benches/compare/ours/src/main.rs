@@ -10,6 +10,7 @@ mod plays;
 mod question;
 mod reduce;
 mod select;
+mod skew;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use lexopt::prelude::*;
 use serde_json::{Value, json};
-use sort_merge_bucket::WriteOptions;
+use sort_merge_bucket::{DynamicFilters, WriteOptions};
 
 use question::Question;
 
@@ -36,8 +37,10 @@ compare-ours COMMAND [OPTION]...
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
          [--table NAME=KEY[,SORT]...]   a file, with its key and sort columns [default: the two of TPC-H]
          [--options JSON]               what differs from the crate's default options of a write
-  join QUESTION --from DIR              answer T1 or T2 by joining the datasets in a folder
-  scan QUESTION --from DIR              the same columns and reductions by parquet's own reader, and no join
+  skew CASE --sf F --to DIR             write two datasets with a hot key: even (none), 5kx5k, 12Mx1 or 3Mx3k
+  join QUESTION --from DIR --sf F       answer T1, T2, T3-0.1, T3-1, T3-keys or T7-CASE from the datasets in a folder
+         [--filters auto|always|never]  whether the keys of one side choose the rows of the other [default: auto]
+  scan QUESTION --from DIR --sf F       the same columns and reductions by parquet's own reader, and no join
   select --every N --from DIR           price and comment of the lines of one in N orders [default: 100], by parquet's own reader
 
   --threads N                           threads of every command but generate [default: 2]
@@ -56,6 +59,7 @@ struct Options {
     write: WriteOptions,
     threads: usize,
     every: u64,
+    filters: DynamicFilters,
     users: u64,
     /// Tables with their key and sort columns, if not those of TPC-H.
     tables: Vec<(String, Vec<String>)>,
@@ -81,6 +85,14 @@ impl Options {
                     let (name, columns) = table.split_once('=').ok_or("--table is NAME=KEY[,SORT]...")?;
                     options.tables.push((name.into(), columns.split(',').map(String::from).collect()));
                 }
+                Long("filters") => {
+                    options.filters = match args.value()?.string()?.as_str() {
+                        "auto" => DynamicFilters::Auto,
+                        "always" => DynamicFilters::Always,
+                        "never" => DynamicFilters::Never,
+                        other => return Err(format!("--filters is auto, always or never, not {other}").into()),
+                    }
+                }
                 Long("every") => options.every = args.value()?.parse()?,
                 Long("options") => options.write = serde_json::from_str(&args.value()?.string()?)?,
                 Long("threads") => options.threads = args.value()?.parse()?,
@@ -103,18 +115,20 @@ fn main() -> Result<(), Failure> {
         ["generate"] => generate::generate(options.scale_factor, &options.to)?,
         ["plays"] => plays::plays(options.users, &options.to)?,
         ["bucket"] => runtime(threads)?.block_on(bucket::bucket(&options))?,
+        ["skew", case] => runtime(threads)?.block_on(skew::skew(case, &options))?,
         ["join", question] => {
-            let question = Question::parse(question)?;
+            let question = Question::parse(question, options.scale_factor)?;
             let runtime = runtime(threads)?;
-            measure(|| runtime.block_on(join::join(question, &options.from, threads)))?
+            measure(|| runtime.block_on(join::join(question, &options, threads)))?
         }
         ["scan", question] => {
-            let question = Question::parse(question)?;
-            let datasets = runtime(threads)?.block_on(floor::runs(&options.from))?;
+            let question = Question::parse(question, options.scale_factor)?;
+            let datasets = runtime(threads)?.block_on(floor::runs(question, &options.from))?;
             measure(|| floor::scan(question, &datasets, threads))?
         }
         ["select"] => {
-            let [_, lineitem] = runtime(threads)?.block_on(floor::runs(&options.from))?;
+            let mut runs = runtime(threads)?.block_on(floor::runs(Question::Narrow, &options.from))?;
+            let lineitem = runs.pop().ok_or("no lineitem")?;
             let wanted = select::find(&lineitem, options.every)?;
             measure(|| select::read(&wanted, threads))?
         }

@@ -38,8 +38,11 @@ impl Reduced {
         for (i, (reduction, column)) in self.columns.iter().zip(batch.columns()).enumerate() {
             match reduction {
                 Some(Reduction::Sum) => {
-                    let value = sum(column.as_primitive::<Decimal128Type>()).map(Value::Number);
-                    merge(Reduction::Sum, &mut self.values[i], value);
+                    let value = match column.data_type() {
+                        DataType::Int64 => sum(column.as_primitive::<Int64Type>()).map(i128::from),
+                        _ => sum(column.as_primitive::<Decimal128Type>()),
+                    };
+                    merge(Reduction::Sum, &mut self.values[i], value.map(Value::Number));
                 }
                 Some(Reduction::Max) => maximum(column, &mut self.values[i])?,
                 None => {}
