@@ -2,6 +2,8 @@
 //!
 //! Rows per second are those that go in. `cargo bench --bench kernels -- merge` runs a part.
 
+#![expect(clippy::expect_used, reason = "a benchmark whose result is wrong must stop")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ pub fn join(kind: JoinKind, left: &Runs, right: &Runs, batch_size: usize) -> Res
     let fields = of_left.fields().iter().chain(of_right.fields().iter().skip(1)).cloned();
     let output = OutputLayout { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns };
     let overflow = |schema: &SchemaRef| -> Result<Box<dyn crate::join::Overflow>> {
-        Ok(Box::new(SpilledRows::create(None, schema)?))
+        Ok(Box::new(SpilledRows::create(None, schema, Arc::default())?))
     };
     let kernel = join_kernel(JoinInputs {
         kind,

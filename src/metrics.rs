@@ -65,6 +65,8 @@ counters!(
     rows_filtered,
     /// Rows read from runs; those of the side of a join that is read first count again if they are read again.
     rows_read,
+    /// Rows that a join wrote to local disk, because a key has more of them than its budget allows.
+    rows_spilled,
     /// Rows of the batches made: of a co-group, its groups.
     rows_made,
 );

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::error::{Error, ErrorKind, Result};
 use crate::footprint::{Tolerance, compact};
 use crate::join::Overflow;
+use crate::metrics::Counters;
 
 /// How much is read at once where a message's size is not known yet.
 const READ_BYTES: usize = 16 << 10;
@@ -262,7 +263,10 @@ impl Read for SegmentBytes {
 const ALL_ROWS: u32 = 0;
 
 /// Rows in a file of their own, read in the order in which they were written.
-pub(crate) struct SpilledRows(Rows);
+pub(crate) struct SpilledRows {
+    rows: Rows,
+    counters: Arc<Counters>,
+}
 
 enum Rows {
     Written(SpillWriter),
@@ -273,32 +277,33 @@ enum Rows {
 
 impl SpilledRows {
     /// Makes a folder and a file in `parent`, or in the system's folder for temporary files.
-    pub(crate) fn create(parent: Option<&Path>, schema: &SchemaRef) -> Result<Self> {
-        Ok(Self(Rows::Written(SpillDir::create(parent)?.file(schema)?)))
+    pub(crate) fn create(parent: Option<&Path>, schema: &SchemaRef, counters: Arc<Counters>) -> Result<Self> {
+        Ok(Self { rows: Rows::Written(SpillDir::create(parent)?.file(schema)?), counters })
     }
 }
 
 impl Overflow for SpilledRows {
     fn append(&mut self, batch: &RecordBatch) -> Result<()> {
-        match &mut self.0 {
+        self.counters.rows_spilled.add(batch.num_rows() as u64);
+        match &mut self.rows {
             Rows::Written(file) => file.write(ALL_ROWS, batch),
             _ => Err(broken()),
         }
     }
 
     fn rewind(&mut self) -> Result<()> {
-        let spill = match std::mem::replace(&mut self.0, Rows::Broken) {
+        let spill = match std::mem::replace(&mut self.rows, Rows::Broken) {
             Rows::Written(file) => file.finish()?,
             Rows::Read(spill, _) => spill,
             Rows::Broken => return Err(broken()),
         };
         let reader = spill.read(ALL_ROWS)?;
-        self.0 = Rows::Read(spill, reader);
+        self.rows = Rows::Read(spill, reader);
         Ok(())
     }
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
-        match &mut self.0 {
+        match &mut self.rows {
             Rows::Read(_, None) => Ok(None),
             Rows::Read(_, Some(reader)) => reader.next(),
             _ => Err(broken()),

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use crate::aggregate::{AggregateSpec, Aggregator, Bound, Definition, Feeding, aggregate_kernel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::{Kernel, SourceInputs};
+use crate::metrics::Counters;
 use crate::plan::operation::{CoGroup, Driver, Join, PlanOperation, key_fields, sealed};
 use crate::plan::resolve::{Problems, Resolved, resolve};
 use crate::plan::{AggregatePlan, Plan, PlanOptions};
@@ -357,9 +358,14 @@ impl PlanOperation for Aggregate {
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
+    fn kernel(
+        &self,
+        sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+        counters: &Arc<Counters>,
+    ) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
         let feeding = match &self.input {
-            Input::Rows(AggregateInput::Join(join)) => Feeding::Made(join.kernel(sources, resolved)?),
+            Input::Rows(AggregateInput::Join(join)) => Feeding::Made(join.kernel(sources, resolved, counters)?),
             Input::Rows(_) => Feeding::Rows(sources),
             Input::States(_) => {
                 let one = sources.into_iter().next();

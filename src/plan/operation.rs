@@ -12,6 +12,7 @@ use crate::join::{
     BoundCondition, CarryBudget, JoinCondition, JoinInputs, JoinKind, OutputColumn, OutputLayout, Overflow, join_kernel,
 };
 use crate::merge::{Kernel, SourceInputs, scan_kernel};
+use crate::metrics::Counters;
 use crate::plan::resolve::{Problems, Resolved, resolve};
 use crate::plan::{CoGroupChunkPlan, CoGroupPlan, DynamicFilters, JoinPlan, Plan, PlanOptions, ScanPlan};
 use crate::read::Source;
@@ -43,7 +44,12 @@ pub trait PlanOperation: sealed::Sealed + Clone + Send + Sync + 'static {
     /// The machine for one slot.
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = Self::Item>>>;
+    fn kernel(
+        &self,
+        sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+        counters: &Arc<Counters>,
+    ) -> Result<Box<dyn Kernel<Item = Self::Item>>>;
 
     /// The columns whose equality makes a key group.
     #[doc(hidden)]
@@ -129,6 +135,7 @@ impl PlanOperation for Scan {
         &self,
         mut sources: Vec<SourceInputs>,
         resolved: &Resolved,
+        _counters: &Arc<Counters>,
     ) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
         let source = sources.pop().ok_or_else(|| Error::internal("a scan without a source"))?;
         scan_kernel(source, resolved.options.batch_size)
@@ -432,7 +439,12 @@ impl PlanOperation for Join {
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
+    fn kernel(
+        &self,
+        sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+        counters: &Arc<Counters>,
+    ) -> Result<Box<dyn Kernel<Item = RecordBatch>>> {
         let Ok([left, right]) = <[SourceInputs; 2]>::try_from(sources) else {
             return Err(Error::internal("a join has not two sources"));
         };
@@ -441,8 +453,9 @@ impl PlanOperation for Join {
         let condition = self.bind_condition(resolved, &mut problems);
         problems.into_result()?;
         let PlanOptions { batch_size, carry_budget, spill_dir, .. } = resolved.options.clone();
+        let counters = Arc::clone(counters);
         let overflow = move |schema: &SchemaRef| {
-            let rows = SpilledRows::create(spill_dir.as_deref(), schema)?;
+            let rows = SpilledRows::create(spill_dir.as_deref(), schema, Arc::clone(&counters))?;
             Ok(Box::new(rows) as Box<dyn Overflow>)
         };
         let budget = CarryBudget { bytes: carry_budget, overflow: Arc::new(overflow) };
@@ -609,7 +622,12 @@ impl PlanOperation for CoGroup {
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = CoGroupBatch>>> {
+    fn kernel(
+        &self,
+        sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+        _counters: &Arc<Counters>,
+    ) -> Result<Box<dyn Kernel<Item = CoGroupBatch>>> {
         whole_kernel(self.inputs(sources, resolved))
     }
 }
@@ -632,7 +650,12 @@ impl PlanOperation for CoGroupChunks {
     }
 
     #[expect(private_interfaces, reason = "the trait is sealed: only this crate calls it")]
-    fn kernel(&self, sources: Vec<SourceInputs>, resolved: &Resolved) -> Result<Box<dyn Kernel<Item = CoGroupChunk>>> {
+    fn kernel(
+        &self,
+        sources: Vec<SourceInputs>,
+        resolved: &Resolved,
+        _counters: &Arc<Counters>,
+    ) -> Result<Box<dyn Kernel<Item = CoGroupChunk>>> {
         chunk_kernel(self.0.inputs(sources, resolved))
     }
 }

@@ -36,7 +36,7 @@ impl<O: PlanOperation> Plan<O> {
         if self.operation.yields_nothing(&has_runs) {
             return Ok(None);
         }
-        let kernel = self.operation.kernel(inputs, &self.resolved)?;
+        let kernel = self.operation.kernel(inputs, &self.resolved, counters)?;
         let mut run = SlotRun { kernel, inputs: vec![], probing: None, counters: Arc::clone(counters), rows: O::rows };
         match self.operation.driver(&self.resolved) {
             Some(driver) if !readers[driver.of].is_empty() => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::BooleanArray;
 use arrow::compute::kernels::cmp::lt;
 use arrow::datatypes::{DataType, Field, Schema};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use proptest::prelude::*;
 use sort_merge_bucket::{
     Aggregate, Count, Error, ErrorKind, Join, JoinCondition, JoinKind, JoinPlan, Parallelism, PlanOptions, Source,
@@ -359,4 +359,27 @@ async fn a_condition_may_need_no_column_at_all() {
     assert_eq!(sorted(rows(&plan).await), sorted(expected));
     let mut slots = plan.stream(Parallelism::Available);
     assert!(slots.next().await.is_some());
+}
+
+#[tokio::test]
+async fn metrics_say_how_many_rows_of_a_large_key_went_to_disk() {
+    let store = memory();
+    let side = async |name: &str, rows: i128| {
+        let fields = vec![field("k", DataType::Int64, false), field(name, DataType::Int64, false)];
+        let rows = (0..rows).map(|row| vec![int(7), int(row)]).collect();
+        DatasetData::new(fields, &["k"], 1, rows).write(&store, name).await
+    };
+    let (left, right) = (side("l", 300).await, side("r", 200).await);
+    for (budget, spills) in [(0, true), (64 << 20, false)] {
+        let options = PlanOptions::default().with_batch_size(50).with_carry_budget(budget);
+        let plan = Join::inner(&left, &right).with_options(options).plan().unwrap();
+        let mut stream = plan.stream(Parallelism::Available);
+        let mut joined = 0;
+        while let Some(slot) = stream.try_next().await.unwrap() {
+            joined += slot.item.num_rows();
+        }
+        let metrics = stream.metrics().total();
+        assert_eq!((joined, metrics.rows_made, metrics.rows_read), (60_000, 60_000, 500));
+        assert_eq!(metrics.rows_spilled > 0, spills, "{metrics:?}");
+    }
 }

@@ -6,21 +6,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use object_store::{ObjectStore, ObjectStoreExt};
 use sort_merge_bucket::{
-    Dataset, Join, Parallelism, Plan, PlanOperation, PlanOptions, Predicate, Scan, SlotDescriptor, Source,
+    Dataset, Join, JoinPlan, Parallelism, Plan, PlanOperation, PlanOptions, Predicate, Scan, SlotDescriptor, Source,
 };
+use tokio::sync::Mutex;
 
 use crate::question::{Answer, Question, Reduction, keys};
 use crate::reduce::Reduced;
 use crate::skew;
 use crate::{Failure, Options, TABLES};
 
-/// Answers a question from the datasets in a folder.
-pub(crate) async fn join(question: Question, options: &Options, threads: NonZeroUsize) -> Result<Answer, Failure> {
-    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&options.from)?);
-    let opening = question.tables().iter().map(|(table, _)| Dataset::open(Arc::clone(&store), *table));
+/// The store of a folder: its files, or, if reading is to take longer than that, copies of them in memory behind a delay.
+pub(crate) async fn store(options: &Options) -> Result<Arc<dyn ObjectStore>, Failure> {
+    let files = LocalFileSystem::new_with_prefix(&options.from)?;
+    if options.latency.is_zero() {
+        return Ok(Arc::new(files));
+    }
+    let memory = InMemory::new();
+    let mut listed = files.list(None);
+    while let Some(file) = listed.try_next().await? {
+        let bytes = files.get(&file.location).await?.bytes().await?;
+        memory.put(&file.location, bytes.into()).await?;
+    }
+    let config = ThrottleConfig { wait_get_per_call: options.latency, ..ThrottleConfig::default() };
+    Ok(Arc::new(ThrottledStore::new(memory, config)))
+}
+
+/// Answers a question from the datasets in a store.
+pub(crate) async fn join(
+    question: Question,
+    store: &Arc<dyn ObjectStore>,
+    options: &Options,
+    threads: NonZeroUsize,
+) -> Result<Answer, Failure> {
+    let opening = question.tables().iter().map(|(table, _)| Dataset::open(Arc::clone(store), *table));
     let datasets = futures::future::try_join_all(opening).await?;
     let mut sources: Vec<Source> = datasets.iter().map(Source::from).collect();
     if let Some(payload) = question.payload() {
@@ -40,18 +63,17 @@ pub(crate) async fn join(question: Question, options: &Options, threads: NonZero
         }
         Question::Skew => {
             let plan = Join::inner(sources.remove(0), sources.remove(0)).plan()?;
-            let mut reduced = Reduced::new(question, Arc::clone(plan.schema()));
-            let mut rows = plan.stream(Parallelism::Slots(threads));
-            while let Some(slot) = rows.try_next().await? {
-                reduced.add(&slot.item)?;
-            }
-            let answer = answer(&reduced);
+            let answer = reduce_stream(question, plan, threads).await?;
             skew::check(&options.from, &answer)?;
             Ok(answer)
         }
         Question::Narrow | Question::Wide => {
             let plan = Join::inner(sources.remove(0), sources.remove(0)).plan()?;
-            let mut answer = reduce_slots(question, plan, threads).await?;
+            // A stream fetches ahead, which matters if fetching takes long; without it, threads need not meet.
+            let mut answer = match options.latency.is_zero() {
+                true => reduce_slots(question, plan, threads).await?,
+                false => reduce_stream(question, plan, threads).await?,
+            };
             // A join has the key once, under the left side's name.
             let [left, right] = TABLES.map(|(_, key)| Reduction::Max.name(key));
             if let Some(key) = answer.get(&left).cloned() {
@@ -66,6 +88,29 @@ fn answer(reduced: &Reduced) -> Answer {
     let mut answer = reduced.answer();
     answer.insert("rows".into(), reduced.rows.to_string());
     answer
+}
+
+/// Runs the plan as one stream, whose batches are reduced by as many tasks.
+async fn reduce_stream(question: Question, plan: JoinPlan, threads: NonZeroUsize) -> Result<Answer, Failure> {
+    let schema = Arc::clone(plan.schema());
+    let rows = Arc::new(Mutex::new(plan.stream(Parallelism::Slots(threads))));
+    let reduce = || {
+        let (rows, schema) = (Arc::clone(&rows), Arc::clone(&schema));
+        tokio::spawn(async move {
+            let mut reduced = Reduced::new(question, schema);
+            loop {
+                let next = rows.lock().await.try_next().await?;
+                let Some(slot) = next else { return Ok::<_, Failure>(reduced) };
+                reduced.add(&slot.item)?;
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..threads.get()).map(|_| reduce()).collect();
+    let mut total = Reduced::new(question, schema);
+    for task in tasks {
+        total.merge(task.await??);
+    }
+    Ok(answer(&total))
 }
 
 /// Runs slot after slot on every thread, which reduces what it has joined.

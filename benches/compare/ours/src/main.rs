@@ -14,7 +14,7 @@ mod skew;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ compare-ours COMMAND [OPTION]...
   skew CASE --sf F --to DIR             write two datasets with a hot key: even (none), 5kx5k, 12Mx1 or 3Mx3k
   join QUESTION --from DIR --sf F       answer T1, T2, T3-0.1, T3-1, T3-keys or T7-CASE from the datasets in a folder
          [--filters auto|always|never]  whether the keys of one side choose the rows of the other [default: auto]
+         [--latency-ms N]               how long the store takes for every read, beside reading [default: 0]
   scan QUESTION --from DIR --sf F       the same columns and reductions by parquet's own reader, and no join
   select --every N --from DIR           price and comment of the lines of one in N orders [default: 100], by parquet's own reader
 
@@ -60,6 +61,7 @@ struct Options {
     threads: usize,
     every: u64,
     filters: DynamicFilters,
+    latency: Duration,
     users: u64,
     /// Tables with their key and sort columns, if not those of TPC-H.
     tables: Vec<(String, Vec<String>)>,
@@ -93,6 +95,7 @@ impl Options {
                         other => return Err(format!("--filters is auto, always or never, not {other}").into()),
                     }
                 }
+                Long("latency-ms") => options.latency = Duration::from_millis(args.value()?.parse()?),
                 Long("every") => options.every = args.value()?.parse()?,
                 Long("options") => options.write = serde_json::from_str(&args.value()?.string()?)?,
                 Long("threads") => options.threads = args.value()?.parse()?,
@@ -119,7 +122,8 @@ fn main() -> Result<(), Failure> {
         ["join", question] => {
             let question = Question::parse(question, options.scale_factor)?;
             let runtime = runtime(threads)?;
-            measure(|| runtime.block_on(join::join(question, &options, threads)))?
+            let store = runtime.block_on(join::store(&options))?;
+            measure(|| runtime.block_on(join::join(question, &store, &options, threads)))?
         }
         ["scan", question] => {
             let question = Question::parse(question, options.scale_factor)?;
@@ -139,7 +143,7 @@ fn main() -> Result<(), Failure> {
 }
 
 fn runtime(threads: NonZeroUsize) -> Result<tokio::runtime::Runtime, Failure> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).build()?)
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads.get()).enable_time().build()?)
 }
 
 /// Runs `work` and says how long it took, on the clock and of all processors, what it answered and how much it read.
