@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::cogroup::{CoGroupInputs, chunk_kernel};
 use crate::error::Result;
@@ -59,8 +59,10 @@ pub fn join(kind: JoinKind, left: &Runs, right: &Runs, batch_size: usize) -> Res
     let mut columns = vec![OutputColumn::Key { left: 0, right: 0 }];
     columns.extend((1..of_left.fields().len()).map(OutputColumn::Left));
     columns.extend((1..of_right.fields().len()).map(OutputColumn::Right));
-    let fields = of_left.fields().iter().chain(of_right.fields().iter().skip(1)).cloned();
-    let output = OutputLayout { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns };
+    let fields = of_left.fields().iter().chain(of_right.fields().iter().skip(1));
+    // Whatever an outer join leaves out is null.
+    let fields: Vec<Field> = fields.map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let output = OutputLayout { schema: Arc::new(Schema::new(fields)), columns };
     let overflow = |schema: &SchemaRef| -> Result<Box<dyn crate::join::Overflow>> {
         Ok(Box::new(SpilledRows::create(None, schema, Arc::default())?))
     };
