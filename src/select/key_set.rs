@@ -122,10 +122,7 @@ impl SortedKeys {
             columns.iter().fold(None, |all, column| NullBuffer::union(all.as_ref(), column.logical_nulls().as_ref()));
         let columns: Vec<ArrayRef> = match complete {
             None => columns.to_vec(),
-            Some(complete) => {
-                let mask = BooleanArray::new(complete.into_inner(), None);
-                columns.iter().map(|column| filter(column, &mask)).collect::<Result<_, _>>()?
-            }
+            Some(complete) => masked(columns, complete.into_inner())?,
         };
         let sort = |column: &ArrayRef| SortColumn { values: Arc::clone(column), options: Some(SortOptions::default()) };
         let order = lexsort_to_indices(&columns.iter().map(sort).collect::<Vec<_>>(), None)?;
@@ -170,9 +167,12 @@ impl SortedKeys {
 
     /// The keys that are in both.
     pub(crate) fn intersect(&self, other: &Self) -> Result<Self> {
-        let mut matcher = other.matcher("a key set".into());
-        let mask = BooleanArray::new(matcher.matches(&self.columns)?, None);
-        Self::of_sorted(self.columns.iter().map(|column| filter(column, &mask)).collect::<Result<_, _>>()?)
+        self.only(other.matcher("a key set".into()).matches(&self.columns)?)
+    }
+
+    /// The keys that a mask names.
+    fn only(&self, mask: BooleanBuffer) -> Result<Self> {
+        Self::of_sorted(masked(&self.columns, mask)?)
     }
 
     /// The keys at these positions, which ascend.
@@ -190,9 +190,7 @@ impl SortedKeys {
     /// The keys that hash to this remainder.
     pub(crate) fn of_bucket(&self, function: BucketFunction, bucket: u32, buckets: BucketCount) -> Result<Self> {
         let hashes = hash_rows(function, &self.columns)?;
-        let mask = BooleanBuffer::collect_bool(hashes.len(), |row| bucket_of(hashes[row], buckets) == bucket);
-        let mask = BooleanArray::new(mask, None);
-        Self::of_sorted(self.columns.iter().map(|column| filter(column, &mask)).collect::<Result<_, _>>()?)
+        self.only(BooleanBuffer::collect_bool(hashes.len(), |row| bucket_of(hashes[row], buckets) == bucket))
     }
 
     /// A matcher for the keys of one sorted input, which errors name as `label`.
@@ -227,6 +225,12 @@ impl SortedKeys {
         }
         Ok(format!("{} keys, xxh64 {:016x}", self.len(), hash.finish()))
     }
+}
+
+/// The rows of columns that a mask names.
+fn masked(columns: &[ArrayRef], mask: BooleanBuffer) -> Result<Vec<ArrayRef>> {
+    let mask = BooleanArray::new(mask, None);
+    Ok(columns.iter().map(|column| filter(column, &mask)).collect::<Result<_, _>>()?)
 }
 
 /// Finds the rows of a sorted input that have a key of a set.
