@@ -234,19 +234,12 @@ impl<K> Carried<K> {
     }
 }
 
-/// Where the groups of equal keys begin and end. Null keys are one group.
+/// Where the groups of equal keys begin, and the number of rows. Null keys are one group.
 fn group_offsets<K: Keys>(segment: &Segment<K>) -> Vec<usize> {
-    let mut offsets = vec![0];
-    let Some(keys) = &segment.keys else {
-        offsets.push(segment.len());
-        return offsets;
-    };
-    let mut at = 0;
-    while at < keys.len() {
-        at = keys.group_end(at);
-        offsets.push(at);
+    match &segment.keys {
+        Some(keys) => keys.group_offsets().into_iter().map(|row| row as usize).collect(),
+        None => vec![0, segment.len()],
     }
-    offsets
 }
 
 impl AggregateSpec {

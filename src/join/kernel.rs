@@ -120,6 +120,8 @@ struct WindowSide<K> {
     /// Of the carried rows and the window's.
     matched: Matched,
     keys: Option<K>,
+    /// Where the groups of equal keys begin, and the number of rows with keys.
+    offsets: Vec<u32>,
     open: bool,
 }
 
@@ -129,13 +131,14 @@ impl<K: Keys> WindowSide<K> {
         Self {
             matched: Matched::new(remembers, carried.matched, rows_of(&carried.rows) + rows.len()),
             rows: SideRows::new(carried.rows, rows.batch),
+            offsets: rows.keys.as_ref().map_or_else(|| vec![0], Keys::group_offsets),
             keys: rows.keys,
             open: rows.open,
         }
     }
 
     fn pair_side(&self) -> PairSide<'_, K> {
-        PairSide { keys: self.keys.as_ref(), open: self.open }
+        PairSide { keys: self.keys.as_ref(), offsets: &self.offsets, open: self.open }
     }
 
     fn outlet_side(&mut self) -> Side<'_> {

@@ -20,6 +20,7 @@ use crate::join::kept::{CarryBudget, Kept, bytes_of};
 use crate::join::outlet::{Matched, Outlet, Side};
 use crate::join::output::SideRows;
 use crate::join::pairing::Lists;
+use crate::join::row_list::RowList;
 
 /// What a step of a large group came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,16 +290,16 @@ impl Passes {
 ///
 /// The smaller chunk is the outer loop, so that the rows of the larger one are stretches, which cost no copy. A stretch is more than half a
 /// batch where that is possible, for smaller batches are joined to larger ones by a copy.
-fn next_pairs((own, others): (usize, usize), pair: &mut u64, batch_size: usize) -> (Vec<u32>, Vec<u32>) {
+fn next_pairs((own, others): (usize, usize), pair: &mut u64, batch_size: usize) -> (RowList, RowList) {
     let (outer, inner) = (own.min(others), own.max(others));
     let (mut row, mut at) = ((*pair / inner as u64) as usize, (*pair % inner as u64) as usize);
     let stretches = inner * 2 > batch_size;
     let most = if stretches { inner.div_ceil(inner.div_ceil(batch_size)) } else { batch_size };
-    let (mut outer_rows, mut inner_rows) = (vec![], vec![]);
+    let (mut outer_rows, mut inner_rows) = (RowList::expecting(most), RowList::expecting(most));
     while row < outer && outer_rows.len() < most {
         let end = inner.min(at + most - outer_rows.len());
-        outer_rows.extend(std::iter::repeat_n(row as u32, end - at));
-        inner_rows.extend(at as u32..end as u32);
+        outer_rows.push_repeated(row as u32, end - at);
+        inner_rows.push_run(at as u32, end - at);
         (row, at) = if end == inner { (row + 1, 0) } else { (row, end) };
         if stretches {
             break;

@@ -1,6 +1,7 @@
 //! Two-way joins on aligned windows.
 //!
-//! * `pairing`: which rows of a window meet, as row indices, in pieces of bounded size.
+//! * `pairing`: which rows of a window meet, as row lists, in pieces of bounded size.
+//! * `row_list`: row indices of one side, a stretch where they follow one another.
 //! * `condition`: what pairs must fulfil beyond equal keys.
 //! * `output`: row indices become batches, by slices where rows stand together and by `take` elsewhere.
 //! * `outlet`: the way out for row indices: conditions evaluated, matches remembered, batches of a useful size.
@@ -14,6 +15,7 @@ mod large;
 mod outlet;
 mod output;
 mod pairing;
+mod row_list;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::join::Shape;
 use crate::join::condition::BoundCondition;
 use crate::join::output::{OutputLayout, SideRows};
-use crate::join::pairing::{Decided, Lists, NONE};
+use crate::join::pairing::{Decided, Lists};
 use crate::merge::Emit;
 
 /// Which rows of a side have found a partner; a bit per row, and none if nothing depends on it.
@@ -124,7 +124,7 @@ impl Outlet {
         let Some(condition) = &self.condition else {
             return self.put_rows(left.rows, right.rows, lists);
         };
-        let passing = if lists.left.is_empty() {
+        let passing = if lists.is_empty() {
             BooleanBuffer::new_unset(0)
         } else {
             let of = (lists.left.clone(), lists.right.clone());
@@ -135,14 +135,14 @@ impl Outlet {
         let mut passing = passing.set_indices();
         let mut next = passing.next();
         for end in decided.iter().map(Some).chain([None]) {
-            let at = end.map_or(lists.left.len(), |decided| decided.at);
+            let at = end.map_or(lists.len(), |decided| decided.at);
             while let Some(entry) = next.filter(|&entry| entry < at) {
-                let (l, r) = (lists.left[entry], lists.right[entry]);
+                let (l, r) = (lists.left.get(entry), lists.right.get(entry));
                 left.matched.set(left.first_row + l as usize);
                 right.matched.set(right.first_row + r as usize);
                 if shape.pairs {
-                    rows.left.push(l);
-                    rows.right.push(r);
+                    rows.left.push_run(l, 1);
+                    rows.right.push_run(r, 1);
                 }
                 next = passing.next();
             }
@@ -150,15 +150,15 @@ impl Outlet {
             let wanted = |matched: bool, one: bool, none: bool| if matched { one } else { none };
             for row in decided.left.clone() {
                 if wanted(left.matched.get(left.first_row + row as usize), shape.left_matched, shape.left_unmatched) {
-                    rows.left.push(row);
-                    rows.right.push(NONE);
+                    rows.left.push_run(row, 1);
+                    rows.right.push_absent(1);
                 }
             }
             for row in decided.right.clone() {
                 if wanted(right.matched.get(right.first_row + row as usize), shape.right_matched, shape.right_unmatched)
                 {
-                    rows.left.push(NONE);
-                    rows.right.push(row);
+                    rows.left.push_absent(1);
+                    rows.right.push_run(row, 1);
                 }
             }
         }
@@ -193,15 +193,17 @@ impl Outlet {
 
     /// Returns rows as they are, in batches that are not too large.
     fn put_rows(&mut self, left: &mut SideRows, right: &mut SideRows, lists: Lists) -> Result<()> {
-        if lists.left.len() <= self.batch_size {
-            return if lists.left.is_empty() {
+        if lists.len() <= self.batch_size {
+            return if lists.is_empty() {
                 Ok(())
             } else {
                 self.out.push(self.layout.batch((left, lists.left), (right, lists.right))?)
             };
         }
-        for (l, r) in lists.left.chunks(self.batch_size).zip(lists.right.chunks(self.batch_size)) {
-            self.out.push(self.layout.batch((&mut *left, l.to_vec()), (&mut *right, r.to_vec()))?)?;
+        for start in (0..lists.len()).step_by(self.batch_size) {
+            let entries = start..lists.len().min(start + self.batch_size);
+            let (l, r) = (lists.left.slice(entries.clone()), lists.right.slice(entries));
+            self.out.push(self.layout.batch((&mut *left, l), (&mut *right, r))?)?;
         }
         Ok(())
     }

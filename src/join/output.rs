@@ -1,6 +1,6 @@
-//! Row indices become batches.
+//! Row lists become batches.
 //!
-//! A side whose indices are a stretch of its window is sliced, without a copy; otherwise its columns are taken by index, where "no row"
+//! A side whose rows are a stretch of its window is sliced, without a copy; otherwise its columns are taken by index, where "no row"
 //! gives null. Key columns appear once: from a side that can be sliced if the join allows, coalesced in full joins.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use arrow::compute::{concat_batches, interleave, take};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::error::Result;
-use crate::join::pairing::NONE;
+use crate::join::row_list::{NONE, RowList};
 
 /// Where an output column comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,30 +58,22 @@ impl SideRows {
         self.carried.as_ref().map_or(0, RecordBatch::num_rows)
     }
 
-    /// How to fetch the rows at `indices`.
-    fn pick(&mut self, mut indices: Vec<u32>) -> Result<Pick> {
-        let carried = self.carried_rows() as u32;
-        let (Some(&first), Some(&last)) = (indices.first(), indices.last()) else {
-            return Ok(Pick::Slice(self.window.slice(0, 0)));
-        };
-        // Written without a branch per index, so that it costs next to nothing when it holds.
-        let stretch = first != NONE
-            && last != NONE
-            && first >= carried
-            && last.wrapping_sub(first) as usize == indices.len() - 1
-            && indices.windows(2).fold(true, |all, pair| all & (pair[1].wrapping_sub(pair[0]) == 1));
-        if stretch {
-            return Ok(Pick::Slice(self.window.slice((first - carried) as usize, indices.len())));
+    /// How to fetch these rows.
+    fn pick(&mut self, list: RowList) -> Result<Pick> {
+        let (entries, missing, carried) = (list.len(), list.absent(), self.carried_rows() as u32);
+        if let Some(stretch) = list.stretch()
+            && (stretch.start >= carried || stretch.is_empty())
+        {
+            return Ok(Pick::Slice(self.window.slice(stretch.start.saturating_sub(carried) as usize, stretch.len())));
         }
-        let missing = indices.iter().filter(|&&index| index == NONE).count();
-        if missing == indices.len() {
+        if missing == entries {
             return Ok(Pick::Nothing(missing));
         }
-        let lowest = indices.iter().copied().min().unwrap_or(NONE);
-        let batch = if lowest >= carried {
-            if carried > 0 {
-                indices.iter_mut().filter(|index| **index != NONE).for_each(|index| *index -= carried);
-            }
+        let mut indices = list.into_rows();
+        let batch = if carried == 0 {
+            self.window.clone()
+        } else if indices.iter().all(|&index| index >= carried) {
+            indices.iter_mut().filter(|index| **index != NONE).for_each(|index| *index -= carried);
             self.window.clone()
         } else {
             self.joined()?
@@ -143,11 +135,7 @@ impl Pick {
 
 impl OutputLayout {
     /// The rows that the index lists of a pairing name.
-    pub(crate) fn batch(
-        &self,
-        left: (&mut SideRows, Vec<u32>),
-        right: (&mut SideRows, Vec<u32>),
-    ) -> Result<RecordBatch> {
+    pub(super) fn batch(&self, left: (&mut SideRows, RowList), right: (&mut SideRows, RowList)) -> Result<RecordBatch> {
         let rows = left.1.len();
         let (left, right) = (left.0.pick(left.1)?, right.0.pick(right.1)?);
         let columns = self

@@ -364,7 +364,8 @@ impl ForKeys for Distinct<'_> {
 
     fn run<E: Extract>(self, extract: E) -> Result<UInt32Array> {
         let keys = extract.extract(self.0)?;
-        let is_new = |row: &usize| *row == 0 || keys.value(*row) != keys.value(*row - 1);
-        Ok((0..keys.len()).filter(is_new).map(|row| row as u32).collect())
+        let mut starts = keys.group_offsets();
+        starts.pop();
+        Ok(starts.into())
     }
 }
