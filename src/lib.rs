@@ -171,8 +171,8 @@ pub use transform::Target;
 pub use validate::ValidationReport;
 pub use write::{
     DEFAULT_COMPRESSION, DEFAULT_COMPRESSION_THRESHOLD, DEFAULT_ENCODING, DEFAULT_MAX_ROW_GROUP_ROWS,
-    DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, DatasetWriter, DatasetWriterBuilder, Encoding,
-    WriteMode, WriteOptions, WriteTicket, WrittenRuns,
+    DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, DatasetWriter,
+    DatasetWriterBuilder, Encoding, WriteMode, WriteOptions, WriteTicket, WrittenRuns,
 };
 
 /// The README's example, compiled and run with the examples of the docs.

@@ -1,4 +1,4 @@
-"""The data: TPC-H orders and lineitem in three forms, each prepared once, all compressed by zstd at level 1.
+"""The data: TPC-H orders and lineitem in three forms, each prepared once, all compressed by zstd at level 3.
 
 `by-key`    as generated: two Parquet files, ordered by order key; for engines that can make use of it
 `by-date`   two Parquet files, orders ordered by `o_orderdate`, lineitem by `l_shipdate`: as event data is found

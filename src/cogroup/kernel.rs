@@ -92,29 +92,33 @@ impl<E: Extract> Cutter<E> {
 
     fn cut(&mut self, window: Window<E::Keys>) -> Result<CoGroupChunk> {
         let keys: Vec<Option<E::Keys>> = window.sources.iter().map(|source| source.keys.clone()).collect();
+        let starts: Vec<Vec<u32>> =
+            keys.iter().map(|keys| keys.as_ref().map_or_else(|| vec![0], Keys::group_offsets)).collect();
         let mut at = vec![0; keys.len()];
+        // The first row of the group that a source is at, or its number of rows.
+        let row = |at: &[usize], source: usize| starts[source][at[source]] as usize;
         let mut offsets = vec![vec![0]; keys.len()];
         // Where each group's key can be read.
         let mut named: Vec<(usize, usize)> = vec![];
         loop {
             let mut least: Option<(usize, <E::Keys as Keys>::Value<'_>)> = None;
             for (source, keys) in keys.iter().enumerate() {
-                let Some(keys) = keys.as_ref().filter(|keys| at[source] < keys.len()) else { continue };
-                let key = keys.value(at[source]);
+                let Some(keys) = keys.as_ref().filter(|keys| row(&at, source) < keys.len()) else { continue };
+                let key = keys.value(row(&at, source));
                 if least.is_none_or(|(_, other)| key < other) {
                     least = Some((source, key));
                 }
             }
             let Some((first, key)) = least else { break };
-            named.push((first, at[first]));
+            named.push((first, row(&at, first)));
             for (source, keys) in keys.iter().enumerate() {
                 if let Some(keys) = keys
-                    && at[source] < keys.len()
-                    && keys.value(at[source]) == key
+                    && row(&at, source) < keys.len()
+                    && keys.value(row(&at, source)) == key
                 {
-                    at[source] = keys.group_end(at[source]);
+                    at[source] += 1;
                 }
-                offsets[source].push(at[source]);
+                offsets[source].push(row(&at, source));
             }
         }
         let key_at = |(source, row): (usize, usize)| keys[source].as_ref().map(|keys| keys.slice(row, 1));

@@ -28,7 +28,8 @@ mod tests;
 pub use builder::DatasetWriterBuilder;
 pub use options::{
     DEFAULT_COMPRESSION, DEFAULT_COMPRESSION_THRESHOLD, DEFAULT_ENCODING, DEFAULT_MAX_ROW_GROUP_ROWS,
-    DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, Encoding, WriteMode, WriteOptions,
+    DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, Encoding, WriteMode,
+    WriteOptions,
 };
 pub(crate) use run_encoder::RunTarget;
 pub(crate) use run_file::RunFileWriter;

@@ -88,6 +88,7 @@ impl RunTarget {
             .set_max_row_group_row_count(Some(options.max_row_group_rows))
             .set_max_row_group_bytes(Some(options.row_group_bytes))
             .set_data_page_row_count_limit(options.page_rows)
+            .set_data_page_size_limit(options.page_bytes)
             .set_write_batch_size(options.page_rows.min(PAGE_CHECK_ROWS))
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_statistics_truncate_length(Some(STATISTICS_BYTES))

@@ -25,5 +25,5 @@ def order(source, target, column):
     """Writes a Parquet file with its rows ordered by a column."""
     with duckdb.connect(config={"temp_directory": str(target.parent / "spill")}) as connection:
         connection.execute(
-            f"COPY (FROM '{source}' ORDER BY {column}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+            f"COPY (FROM '{source}' ORDER BY {column}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 3)"
         )

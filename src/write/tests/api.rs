@@ -168,6 +168,7 @@ async fn specs_that_no_dataset_can_have_are_refused_at_build() {
     let fine = schema(vec![("k", DataType::Int64)]);
     for (options, named) in [
         (WriteOptions::default().with_page_rows(0), "page_rows"),
+        (WriteOptions::default().with_page_bytes(0), "page_bytes"),
         (WriteOptions::default().with_max_row_group_rows(0), "max_row_group_rows"),
         (WriteOptions::default().with_row_group_bytes(0), "row_group_bytes"),
         (WriteOptions::default().with_compression_threshold(0.0), "compression_threshold"),

@@ -34,7 +34,7 @@ pub(crate) fn generate(scale_factor: f64, folder: &Path) -> Result<Value, Failur
 
 fn write(batches: impl RecordBatchIterator, path: &Path) -> Result<u64, Failure> {
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .build();
     let mut writer = ArrowWriter::try_new(File::create(path)?, batches.schema().clone(), Some(properties))?;

@@ -63,7 +63,7 @@ pub(crate) fn plays(users: u64, folder: &Path) -> Result<Value, Failure> {
         ("shuffle", Arc::new(shuffle)),
     ];
     let batch = RecordBatch::try_from_iter(columns)?;
-    let zstd = Compression::ZSTD(ZstdLevel::default());
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
     let properties = WriterProperties::builder().set_compression(zstd).build();
     let mut writer =
         ArrowWriter::try_new(File::create(folder.join("plays.parquet"))?, batch.schema(), Some(properties))?;

@@ -1,0 +1,123 @@
+//! What plans hold in memory, by an allocator that counts: bounded by what their docs say, and no more for more rows or files.
+//!
+//! The allocator counts the whole process, so that the cases run one after the other, in one test.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use peak_alloc::PeakAlloc;
+use sort_merge_bucket::{
+    BucketSpec, Dataset, DatasetWriter, Join, Parallelism, Plan, PlanOperation, PlanOptions, Scan, Source, WriteOptions,
+};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const MIB: usize = 1 << 20;
+
+/// Rows of a batch, and so of a window.
+const BATCH: usize = 1024;
+
+/// The size of a row group as it is fetched.
+const ROW_GROUP: usize = MIB;
+
+/// About the bytes of a row.
+const ROW: usize = 200;
+
+/// Tasks that run a plan.
+const TASKS: usize = 2;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_follows_what_is_open_and_not_what_there_is() {
+    a_wide_join_holds_row_groups_and_not_tables().await;
+    partitions_are_opened_one_after_the_other().await;
+}
+
+/// The most bytes that were allocated at once while the plan ran, beyond those before.
+async fn peak_of<O: PlanOperation<Item = RecordBatch>>(plan: &Plan<O>) -> (usize, usize) {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let mut batches = plan.stream(Parallelism::Slots(NonZeroUsize::new(TASKS).unwrap()));
+    let mut rows = 0;
+    while let Some(batch) = batches.try_next().await.unwrap() {
+        rows += batch.item.num_rows();
+    }
+    (MEMORY.peak_usage() - before, rows)
+}
+
+/// A dataset of rows with these keys and a text that hardly compresses.
+async fn write(store: &Arc<dyn ObjectStore>, path: &str, buckets: u32, keys: std::ops::Range<i64>) -> Dataset {
+    // Numbers without a pattern, by a linear congruence.
+    let mut random = 7_u64;
+    let mut letter = |_| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b' ' + (random >> 58) as u8)
+    };
+    let texts: Vec<String> = (0..BATCH).map(|_| (0..ROW).map(&mut letter).collect()).collect();
+    let batch = |start: i64| {
+        let end = keys.end.min(start + BATCH as i64);
+        let key: ArrayRef = Arc::new(Int64Array::from_iter_values(start..end));
+        let text = StringViewArray::from_iter_values(&texts[..(end - start) as usize]);
+        RecordBatch::try_from_iter([("k", key), (path.rsplit('/').next().unwrap(), Arc::new(text) as ArrayRef)])
+            .unwrap()
+    };
+    let spec = BucketSpec::new(["k"], buckets).unwrap();
+    let options = WriteOptions::default().with_row_group_bytes(ROW_GROUP).with_memory_budget(64 * MIB);
+    let mut writer = DatasetWriter::builder(Arc::clone(store), path, batch(keys.start).schema(), spec)
+        .with_options(options)
+        .build()
+        .await
+        .unwrap();
+    for start in keys.clone().step_by(BATCH) {
+        writer.write(&batch(start)).await.unwrap();
+    }
+    writer.commit().await.unwrap()
+}
+
+async fn a_wide_join_holds_row_groups_and_not_tables() {
+    const BUCKETS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let options = PlanOptions::default();
+    let mut peaks = vec![];
+    for row_groups in [3, 9] {
+        let rows = row_groups * BUCKETS * ROW_GROUP / ROW;
+        let left = write(&store, &format!("{row_groups}/left"), BUCKETS as u32, 0..rows as i64).await;
+        let right = write(&store, &format!("{row_groups}/right"), BUCKETS as u32, 0..rows as i64).await;
+        let plan = Join::inner(&left, &right).with_options(options.clone()).plan().unwrap();
+        let (peak, joined) = peak_of(&plan).await;
+        assert_eq!(joined, rows);
+        peaks.push(peak);
+    }
+    // Of each task: two runs with two row groups each, and the first row group of the runs of the slots that come next; pages, windows and
+    // batches of a thousand rows beside them.
+    let runs = TASKS * 2 * (2 + options.prefetch);
+    let decoded = TASKS * 2 * 8 * BATCH * ROW;
+    let documented = runs * ROW_GROUP * 5 / 4 + decoded;
+    assert!(peaks[1] <= documented, "{peaks:?} bytes, expected at most {documented}");
+    // The smaller tables have two thirds of that in all: a join that held a side would hold three times as much of the larger ones.
+    assert!(peaks[1] <= peaks[0] * 3 / 2, "{peaks:?} bytes for three times the rows");
+}
+
+async fn partitions_are_opened_one_after_the_other() {
+    let store: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let mut datasets = vec![];
+    let mut peaks = vec![];
+    for part in 0..300_i64 {
+        datasets.push(write(&store, &format!("part={part}/text"), 2, part * 100..(part + 1) * 100).await);
+        if [30, 300].contains(&datasets.len()) {
+            let small = PlanOptions::default().with_batch_size(50);
+            let plan = Scan::new(Source::new(datasets.clone())).with_options(small).plan().unwrap();
+            let (peak, rows) = peak_of(&plan).await;
+            assert_eq!(rows, datasets.len() * 100);
+            peaks.push(peak);
+        }
+    }
+    // A stream knows its runs, some hundred bytes each; the runs of a tenth of the partitions open at once would be ten times as much.
+    let known = 2 * 270 * 1024;
+    assert!(peaks[1] <= peaks[0] * 3 / 2 + known, "{peaks:?} bytes for ten times the partitions");
+}
