@@ -6,6 +6,7 @@ What is measured begins when the engine's library is loaded and ends with the an
 import datetime
 import decimal
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -19,13 +20,25 @@ def main(name, question, folder, threads, scale_factor):
     if question not in workloads.ANSWERS:
         return {"not_applicable": "not written for this engine"}
     read, started = bytes_read(), time.perf_counter()
-    values = engine.answer(question)
+    if question == "T4":
+        target = engines.target(engine.folder)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        started = time.perf_counter()
+        engine.write(target)
+    else:
+        values = engine.answer(question)
     seconds = time.perf_counter() - started
     read = bytes_read() - read
+    written = None
+    if question == "T4":
+        written = sum(file.stat().st_size for file in target.rglob("*.parquet"))
+        engine.folder = target
+        values = engine.answer(question)
     if objection := engine.objection(question):
         return {"not_applicable": objection}
     answer = dict(zip(workloads.ANSWERS[question], map(text, values), strict=True))
-    return {"seconds": seconds, "bytes_read": read, "answer": answer}
+    return {"seconds": seconds, "bytes_read": read, "bytes_written": written, "answer": answer}
 
 
 def bytes_read():

@@ -25,6 +25,7 @@ class Result:
     runs: list = field(default_factory=list)
     peak_bytes: int = 0
     bytes_read: int | None = None
+    bytes_written: int | None = None
     answer: dict | None = None
     reason: str | None = None
     #: By run, the part of all processor time that was spent outside the measured process: how busy the machine was with other things.
@@ -42,6 +43,7 @@ class Result:
             "runs": self.runs,
             "peak_rss_mb": round(self.peak_bytes / 1e6, 1) if self.runs else None,
             "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
             "answer": self.answer,
             "reason": self.reason,
             "elsewhere": [round(part, 3) for part in self.elsewhere],
@@ -81,6 +83,7 @@ def compare(tools, workload, engines, runs, timeout):
                 result.elsewhere.append(elsewhere)
                 result.peak_bytes = max(result.peak_bytes, peak_bytes)
                 result.bytes_read = found["bytes_read"]
+                result.bytes_written = found.get("bytes_written")
     return list(results.values())
 
 

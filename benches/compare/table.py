@@ -54,6 +54,12 @@ def write_cost(workload, results, facts):
     return text
 
 
+def written(workload, results):
+    """How large what was written is, for workloads that write."""
+    parts = [f"{result.engine} {result.bytes_written / 1e6:.1f} MB" for result in results if result.bytes_written]
+    return [f"{workload.label}: written by " + ", ".join(parts)] if parts else []
+
+
 def disturbance(workload, results):
     """How busy the machine was with other things: figures of a busy machine are not worth much."""
     parts = [part for result in results for part in result.elsewhere]

@@ -22,6 +22,7 @@ ANSWERS = {
     "T3-0.1": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
     "T3-1": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
     "T3-keys": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
+    "T4": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
 }
 
 #: The part of the customers whose orders a selective join is about, in thousandths; customers are numbered from 1 to 150,000 × scale factor.
@@ -32,12 +33,16 @@ ABOUT = {
     "T1": "narrow join of orders and lineitem: count, sum(l_quantity), sum(o_totalprice)",
     "T2": "wide join: the maximum of each of the 25 columns",
     "T3": "T3-0.1 and T3-1: lines of the orders of 0.1 % and 1 % of the customers; T3-keys: lines of 100 orders",
+    "T4": "write lineitem, which lies in order of date, in 64 buckets sorted by key; the answer is read from what was written",
     "T7": "skew: joins of SF × 6 million rows of which one key has 20 %, and the same without (ours only)",
     "T8": "T1 at scale factors 1, 3, 10 and 30 (--scales)",
 }
 
 #: The cases of T7: how many rows the hot key has on either side, at scale factor 10; `even` has none.
 SKEWS = ("even", "5kx5k", "12Mx1", "3Mx3k")
+
+#: Those that can write a table in an order.
+T4_ENGINES = ("ours", "duckdb", "polars-sort")
 
 #: T8 is about how one engine grows, so that only these take part unless others are asked for.
 T8_ENGINES = ("ours", "scan-floor")
@@ -47,6 +52,8 @@ def engines_of(workload):
     """The engines that take part unless others are asked for; `None` is all."""
     if workload.label.startswith("T7"):
         return ("ours",)
+    if workload.label == "T4":
+        return T4_ENGINES
     return T8_ENGINES if workload.label.startswith("T8") else None
 
 
@@ -85,6 +92,8 @@ def keys(scale_factor):
 def sql(question, scale_factor):
     """The question in SQL, over tables `orders` and `lineitem`. The result's columns are those of `ANSWERS`, in order."""
     values = ("count(*)", *ANSWERS[question][1:])
+    if question == "T4":
+        return f"SELECT {', '.join(values)} FROM lineitem"
     if question == "T3-keys":
         return f"SELECT {', '.join(values)} FROM lineitem WHERE l_orderkey IN ({', '.join(map(str, keys(scale_factor)))})"
     where = f" WHERE o_custkey <= {most_customer(question, scale_factor)}" if question in CUSTOMERS else ""

@@ -3,7 +3,8 @@
 Every command prints one line of JSON: `seconds` (of opening, planning and executing, not of the process), `bytes_read` and `answer`; or
 `not_applicable` with the reason. `ours` and `scan-floor` are commands of this project's own program, the others are classes in a module of
 this package, run by `child.py`. Such a class is made with the folder of its data, the threads it may use and the scale factor; it answers a question by
-a method `answer`, and objects to having been measured, if it did not run as its name says, by a method `objection`.
+a method `answer`, and objects to having been measured, if it did not run as its name says, by a method `objection`. For T4 it writes by a method `write` and
+answers afterwards, which is not measured, from what it has written.
 """
 
 import importlib
@@ -26,17 +27,25 @@ class Engine:
     def command(self, tools, question, folder, scale_factor):
         if self.subcommand:
             options = ("--threads", str(tools.threads), "--sf", str(scale_factor))
-            return [tools.ours, self.subcommand, question, "--from", folder, *options]
+            command = ("write", question, "--to", target(folder)) if question == "T4" else (self.subcommand, question)
+            return [tools.ours, *command, "--from", folder, *options]
         return [tools.python, CHILD, self.name, question, folder, str(tools.threads), str(scale_factor)]
 
     def form_of(self, question):
         """The form of the data that answers a question."""
-        return f"skew-{question.removeprefix('T7-')}" if question.startswith("T7-") else self.form
+        if question.startswith("T7-"):
+            return f"skew-{question.removeprefix('T7-')}"
+        return "by-date" if question == "T4" else self.form
 
     def load(self, folder, threads, scale_factor):
         """The engine itself, in a process that has its library."""
         module, name, *arguments = self.python
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)(folder, threads, scale_factor, *arguments)
+
+
+def target(folder):
+    """Where an engine writes what it makes of the data in a folder; the next one begins anew."""
+    return folder.with_name("written")
 
 
 ENGINES = {
@@ -47,6 +56,7 @@ ENGINES = {
         Engine("duckdb", "by-date", python=("duckdb", "DuckDB")),
         Engine("polars-hash", "by-date", python=("polars", "Polars", False)),
         Engine("polars-merge", "by-key", python=("polars", "Polars", True)),
+        Engine("polars-sort", "by-date", python=("polars", "PolarsSort")),
         Engine("datafusion-hash", "by-date", python=("datafusion", "DataFusion", False)),
         Engine("datafusion-merge", "by-key", python=("datafusion", "DataFusion", True)),
     )

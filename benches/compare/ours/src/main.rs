@@ -14,11 +14,12 @@ mod skew;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
 use serde_json::{Value, json};
-use sort_merge_bucket::{DynamicFilters, WriteOptions};
+use sort_merge_bucket::{Dataset, DynamicFilters, WriteOptions};
 
 use question::Question;
 
@@ -27,6 +28,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The two tables and their keys, in the order of the join.
 const TABLES: [(&str, &str); 2] = [("orders", "o_orderkey"), ("lineitem", "l_orderkey")];
+
+/// The table of T4, in the form of `--table`.
+const LINEITEM: &str = "lineitem=l_orderkey";
 
 const HELP: &str = "\
 compare-ours COMMAND [OPTION]...
@@ -37,6 +41,7 @@ compare-ours COMMAND [OPTION]...
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
          [--table NAME=KEY[,SORT]...]   a file, with its key and sort columns [default: the two of TPC-H]
          [--options JSON]               what differs from the crate's default options of a write
+  write T4 --from DIR --to DIR          write lineitem alone, and answer T4 from what was written
   skew CASE --sf F --to DIR             write two datasets with a hot key: even (none), 5kx5k, 12Mx1 or 3Mx3k
   join QUESTION --from DIR --sf F       answer T1, T2, T3-0.1, T3-1, T3-keys or T7-CASE from the datasets in a folder
          [--filters auto|always|never]  whether the keys of one side choose the rows of the other [default: auto]
@@ -108,7 +113,7 @@ impl Options {
 }
 
 fn main() -> Result<(), Failure> {
-    let Some(options) = Options::from_args()? else {
+    let Some(mut options) = Options::from_args()? else {
         print!("{HELP}");
         return Ok(());
     };
@@ -124,6 +129,21 @@ fn main() -> Result<(), Failure> {
             let runtime = runtime(threads)?;
             let store = runtime.block_on(join::store(&options))?;
             measure(|| runtime.block_on(join::join(question, &store, &options, threads)))?
+        }
+        ["write", "T4"] => {
+            let runtime = runtime(threads)?;
+            let line = LINEITEM.split_once('=').map(|(table, key)| (table.to_owned(), vec![key.to_owned()]));
+            options.tables = line.into_iter().collect();
+            if options.to.exists() {
+                std::fs::remove_dir_all(&options.to)?;
+            }
+            let mut line = measure(|| runtime.block_on(bucket::bucket(&options)).map(|_| question::Answer::new()))?;
+            options.from.clone_from(&options.to);
+            let store = runtime.block_on(join::store(&options))?;
+            let dataset = runtime.block_on(Dataset::open(Arc::clone(&store), "lineitem"))?;
+            line["bytes_written"] = dataset.statistics().bytes.into();
+            line["answer"] = json!(runtime.block_on(join::join(Question::Written, &store, &options, threads))?);
+            line
         }
         ["scan", question] => {
             let question = Question::parse(question, options.scale_factor)?;

@@ -18,6 +18,8 @@ pub(crate) enum Question {
     },
     /// T3-keys: the same of the lines of 100 orders.
     LookUp { scale_factor: f64 },
+    /// T4: the same of all lines, which were just written.
+    Written,
     /// T7: of two skewed datasets the number of joined rows, and the sums of either side's values.
     Skew,
 }
@@ -41,6 +43,7 @@ impl Question {
             "T3-0.1" => Ok(Self::Selective { most_customer: customers(1) }),
             "T3-1" => Ok(Self::Selective { most_customer: customers(10) }),
             "T3-keys" => Ok(Self::LookUp { scale_factor }),
+            "T4" => Ok(Self::Written),
             _ if name.starts_with("T7-") => Ok(Self::Skew),
             _ => Err(format!("no question {name}").into()),
         }
@@ -49,7 +52,7 @@ impl Question {
     /// The datasets and their keys; the floor reads no others than those that are looked at.
     pub(crate) fn tables(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::LookUp { .. } => &[("lineitem", "l_orderkey")],
+            Self::LookUp { .. } | Self::Written => &[("lineitem", "l_orderkey")],
             Self::Skew => &[("left", "k"), ("right", "k")],
             _ => &crate::TABLES,
         }
@@ -61,7 +64,7 @@ impl Question {
             Self::Narrow => Some(&[&["o_totalprice"], &["l_quantity"]]),
             Self::Wide | Self::Skew => None,
             Self::Selective { .. } => Some(&[&[], &["l_extendedprice", "l_comment"]]),
-            Self::LookUp { .. } => Some(&[&["l_extendedprice", "l_comment"]]),
+            Self::LookUp { .. } | Self::Written => Some(&[&["l_extendedprice", "l_comment"]]),
         }
     }
 
@@ -81,7 +84,7 @@ impl Question {
                 (!key).then_some(Reduction::Sum)
             }
             Self::Wide => Some(Reduction::Max),
-            Self::Selective { .. } | Self::LookUp { .. } => match column {
+            Self::Selective { .. } | Self::LookUp { .. } | Self::Written => match column {
                 "l_extendedprice" => Some(Reduction::Sum),
                 "l_comment" => Some(Reduction::Max),
                 _ => None,
