@@ -13,6 +13,7 @@ use tracing_core::span::Current;
 use super::*;
 use crate::dataset::Dataset;
 use crate::write::parallel::Limits;
+use crate::write::progress::{Feedback, ProgressFn};
 use crate::write::{
     DatasetWriter, DatasetWriterBuilder, WriteMode, WritePhase, WriteProgress, WriteSummary, WrittenRuns,
 };
@@ -210,6 +211,21 @@ async fn a_large_run_is_reported_piece_by_piece() {
     let distinct = |of: fn(&WriteProgress) -> u64| log.iter().map(of).collect::<std::collections::BTreeSet<_>>().len();
     assert!(distinct(|now| now.rows_encoded) > 4, "{log:?}");
     assert!(distinct(|now| now.bytes_uploaded) > 2, "{log:?}");
+}
+
+#[test]
+fn the_progress_function_is_called_without_a_lock_held() {
+    let feedback = Feedback::default();
+    let (again, log) = (feedback.clone(), Log::default());
+    let logged = log.function();
+    feedback.report_to(ProgressFn::new(move |now| {
+        // Would wait for ever.
+        assert_eq!(again.now(), *now);
+        logged(now);
+    }));
+    feedback.enter(WritePhase::Sorting);
+    feedback.check().unwrap();
+    assert_eq!(log.take().len(), 1);
 }
 
 #[tokio::test]
