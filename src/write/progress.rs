@@ -87,7 +87,7 @@ pub struct WriteProgress {
 ///
 /// From [`DatasetWriter::commit_with_summary`](crate::DatasetWriter::commit_with_summary) or
 /// [`WriteTicket::commit_with_summary`](crate::WriteTicket::commit_with_summary). It is about the rows of this write alone; what a dataset has altogether is said by
-/// [`Dataset::bucket_sizes`](crate::Dataset::bucket_sizes). If the write was found to be committed before, everything is 0. Printed it is one line.
+/// [`Dataset::bucket_sizes`](crate::Dataset::bucket_sizes). If the write id was found committed when the writer was built, nothing was written: rows, bytes and runs are 0. Printed it is one line.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WriteSummary {

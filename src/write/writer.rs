@@ -31,9 +31,9 @@ use crate::write::ticket::{WriteTicket, WrittenRuns};
 /// LZ4-compressed values; the files are gone when the writer is.
 ///
 /// # Spans
-/// For subscribers of `tracing`, with the target `sort_merge_bucket::write`: `write` (from when the writer is built until it is dropped; path, write_id, rows and bytes) and, inside it,
-/// `commit` at level info, `spill`, `merge` (of spills), `encode` and `upload` (of one run each) at level debug, with rows and bytes. Nothing is recorded
-/// per row or batch.
+/// For subscribers of `tracing`, with the target `sort_merge_bucket::write`. At level info `write`, from when the writer is built until it is
+/// dropped, and in it `commit`, both with `path`, `write_id`, `rows` and `bytes`; at level debug `spill`, `merge` (of spills into one), and for each
+/// run `encode` and `upload` (of what is left when encoding ends), with `bytes` and, but for `merge`, `rows`. Nothing is recorded per row or batch.
 ///
 /// # Guarantees
 /// Nothing is visible before [`commit`](Self::commit), and everything after it. When a writer is dropped or fails, nothing is visible;
