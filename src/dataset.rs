@@ -18,8 +18,11 @@ use crate::schema::schema_of;
 use crate::spec::BucketSpec;
 use crate::store::{Change, Place, commit};
 
+mod sizes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+
+pub use sizes::{BucketSize, BucketSizes};
 
 /// A dataset, opened at one immutable version. Cheap to clone.
 ///
@@ -184,6 +187,14 @@ impl Dataset {
             statistics.largest_run_bytes = statistics.largest_run_bytes.max(run.bytes);
         }
         statistics
+    }
+
+    /// The runs of this version by bucket: how large buckets are, and how even. Reads nothing.
+    ///
+    /// If runs have different counts, buckets are counted modulo the greatest common divisor of all of them and of the spec's: what a plan
+    /// of this dataset alone reads as one slot.
+    pub fn bucket_sizes(&self) -> BucketSizes {
+        BucketSizes::new(self.spec().buckets(), self.runs())
     }
 
     pub(crate) fn place(&self) -> &Place {

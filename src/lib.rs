@@ -89,8 +89,9 @@
 //!
 //! | to | use |
 //! | --- | --- |
-//! | describe buckets, keys and order | [`BucketSpec`] |
+//! | describe buckets, keys and order | [`BucketSpec`]; how many buckets: `docs/buckets.md` |
 //! | write | [`DatasetWriter`], [`WriteOptions`], [`WriteMode`]; over many processes [`WriteTicket`] |
+//! | watch a write | [`DatasetWriterBuilder::with_progress`], [`WriteSummary`], `tracing` spans |
 //! | open, inspect, check | [`Dataset`], [`Partitions`] |
 //! | choose what to read | [`Source`] with its columns, a [`Predicate`], a [`KeyRange`] or a [`KeySet`] |
 //! | look up a few keys | [`Dataset::get`] |
@@ -149,7 +150,7 @@ pub use aggregate::{
     check_laws,
 };
 pub use cogroup::{CoGroupBatch, CoGroupChunk, KeyGroup};
-pub use dataset::{Dataset, DatasetStatistics};
+pub use dataset::{BucketSize, BucketSizes, Dataset, DatasetStatistics};
 pub use error::{Error, ErrorKind, Result};
 pub use join::{JoinCondition, JoinKind};
 pub use layout::{Clock, DatasetId, WriteId};
@@ -166,13 +167,17 @@ pub use read::Source;
 pub use rollup::{Rollup, RollupBuilder};
 pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
 pub use select::{KeyRange, KeySet};
-pub use spec::{BucketCount, BucketFunction, BucketSpec, KeyOrder, NullPlacement, SortColumn, SortDirection};
+pub use spec::{
+    BucketCount, BucketFunction, BucketSpec, DEFAULT_TARGET_RUN_BYTES, KeyOrder, MAX_PROPOSED_BUCKETS, NullPlacement,
+    SortColumn, SortDirection,
+};
 pub use transform::Target;
 pub use validate::ValidationReport;
 pub use write::{
     DEFAULT_COMPRESSION, DEFAULT_COMPRESSION_THRESHOLD, DEFAULT_ENCODING, DEFAULT_MAX_ROW_GROUP_ROWS,
     DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, DatasetWriter,
-    DatasetWriterBuilder, Encoding, WriteMode, WriteOptions, WriteTicket, WrittenRuns,
+    DatasetWriterBuilder, Encoding, WriteMode, WriteOptions, WritePhase, WriteProgress, WriteSummary, WriteTicket,
+    WrittenRuns,
 };
 
 /// The README's example, compiled and run with the examples of the docs.
@@ -184,3 +189,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/rollups.md")]
 struct Rollups;
+
+/// The examples of the chapter on bucket counts.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/buckets.md")]
+struct Buckets;

@@ -9,8 +9,20 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::schema::{is_key_type, type_name};
 
+#[cfg(test)]
+mod tests;
+
 /// The number of buckets of a dataset or run: any N ≥ 1.
 pub type BucketCount = NonZeroU32;
+
+/// A good size of a run, in compressed bytes of its file: 128 MiB, 16 row groups of [`DEFAULT_ROW_GROUP_BYTES`](crate::DEFAULT_ROW_GROUP_BYTES).
+///
+/// Large enough that row groups are full, and that a run's footer, the request for it and its kilobyte in the manifest do not count. Small enough
+/// that slots are many and short, and that the up to 16 keys that the manifest has of a run cut it at about every row group.
+pub const DEFAULT_TARGET_RUN_BYTES: u64 = 128 << 20;
+
+/// The most buckets that [`BucketSpec::buckets_for`] proposes: 16 384. A manifest of as many runs has some 16 MB, which every opening reads.
+pub const MAX_PROPOSED_BUCKETS: u32 = 1 << 14;
 
 /// A named, versioned bucket function. Files written under one are readable forever; a change of behaviour would be a new name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -148,6 +160,28 @@ impl BucketSpec {
     pub fn with_buckets(mut self, buckets: BucketCount) -> Self {
         self.buckets = buckets;
         self
+    }
+
+    /// Proposes a bucket count for a dataset of about `expected_bytes` that is written at once, so that runs have at most, and on average more than half of,
+    /// `target_run_bytes`: both as the files will have them, compressed. [`DEFAULT_TARGET_RUN_BYTES`] suits most.
+    ///
+    /// Always a power of two, so that any two proposals divide one another: datasets of different sizes join in as many slots as the smaller
+    /// count has. At least 1 and at most [`MAX_PROPOSED_BUCKETS`]; a target of 0 is taken as 1.
+    ///
+    /// A small dataset that is going to be joined with a large one deserves more buckets than its own bytes ask for: `docs/buckets.md`.
+    ///
+    /// ```
+    /// use sort_merge_bucket::{BucketSpec, DEFAULT_TARGET_RUN_BYTES};
+    /// // A week of events, 40 GiB of files: 512 runs of 80 MiB.
+    /// let buckets = BucketSpec::buckets_for(40 << 30, DEFAULT_TARGET_RUN_BYTES);
+    /// assert_eq!(buckets.get(), 512);
+    /// let spec = BucketSpec::new(["user_id"], buckets.get())?;
+    /// # Ok::<(), sort_merge_bucket::Error>(())
+    /// ```
+    pub fn buckets_for(expected_bytes: u64, target_run_bytes: u64) -> BucketCount {
+        let runs = expected_bytes.div_ceil(target_run_bytes.max(1)).clamp(1, u64::from(MAX_PROPOSED_BUCKETS));
+        // A power of two at most, since the clamp's upper end is one.
+        BucketCount::new(runs.next_power_of_two() as u32).unwrap_or(BucketCount::MIN)
     }
 
     /// The same spec with another bucket function.

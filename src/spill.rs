@@ -114,6 +114,11 @@ impl Spill {
         self.0.iter().map(|(bucket, segment)| (*bucket, segment.bytes))
     }
 
+    /// The bytes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.values().map(|segment| segment.bytes).sum()
+    }
+
     /// The rows of a bucket, if it has any.
     pub(crate) fn read(&self, bucket: u32) -> Result<Option<SegmentReader>> {
         self.0.get(&bucket).map(SegmentReader::new).transpose()

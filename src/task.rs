@@ -1,10 +1,11 @@
-//! The one place that starts tasks: aborted when dropped, panics become errors.
+//! The one place that starts tasks: aborted when dropped, panics become errors, and what they do belongs to the span that started them.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 
@@ -31,13 +32,14 @@ impl<T> Future for Task<T> {
 /// Starts `future` on the current tokio runtime.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
 pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
-    Task(tokio::spawn(future))
+    Task(tokio::spawn(future.in_current_span()))
 }
 
 /// Runs `work`, which computes or blocks, on the runtime's blocking threads.
 #[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
 pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Task<T> {
-    Task(tokio::task::spawn_blocking(work))
+    let span = Span::current();
+    Task(tokio::task::spawn_blocking(move || span.in_scope(work)))
 }
 
 /// Runs `work`, which hands bytes from outside to a library that may panic on damage: such a panic is `Corrupt`, not the caller's end.

@@ -131,9 +131,15 @@ async fn write(
     let stopwatch = Stopwatch::start();
     let spec = BucketSpec::new([key], options.buckets)?;
     let write_options = WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
+    let (shown, table) = (bar.clone(), name.to_owned());
     let mut writer = DatasetWriter::builder(Arc::clone(store), name, Arc::clone(&feed.schema), spec)
         .with_mode(WriteMode::Create)
         .with_options(write_options)
+        .with_progress(move |now| {
+            // A row has come half of its way when it is taken, and all of it when it is encoded.
+            shown.set_position(u64::midpoint(now.rows_taken, now.rows_encoded));
+            shown.set_message(format!("{table}: {}", now.phase));
+        })
         .build()
         .await?;
     let mut waited = Duration::ZERO;
@@ -142,20 +148,24 @@ async fn write(
         let Some(batch) = feed.batches.recv().await else { break };
         waited += asked.elapsed();
         writer.write(&batch).await?;
-        bar.inc(batch.num_rows() as u64);
     }
     let ledger = feed.finish()?;
-    bar.set_message(format!("commit {name}"));
-    let dataset = writer.commit().await?;
+    let (_, summary) = writer.commit_with_summary().await?;
     let cost = stopwatch.stop();
     bar.finish_and_clear();
-    let statistics = dataset.statistics();
     steps.push(Step {
         name: format!("write {name}"),
         cost,
-        rows: statistics.rows,
-        bytes: statistics.bytes,
-        remark: format!("{} runs; {:.2} s of it waiting for the generator", statistics.runs, waited.as_secs_f64()),
+        rows: summary.rows,
+        bytes: summary.bytes,
+        remark: format!(
+            "{} runs, skew {:.2}, {} spills of {} MB; {:.2} s of it waiting for the generator",
+            summary.runs,
+            summary.skew,
+            summary.spills,
+            summary.spilled_bytes / 1_000_000,
+            waited.as_secs_f64()
+        ),
     });
     Ok(ledger)
 }

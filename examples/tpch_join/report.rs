@@ -89,7 +89,7 @@ fn processor_time() -> Option<Duration> {
 /// A bar over `rows` rows; hidden where standard error is not a terminal.
 pub(crate) fn progress(name: &str, rows: u64) -> ProgressBar {
     let bar = ProgressBar::new(rows).with_message(name.to_owned());
-    let template = "{msg:16} {wide_bar} {human_pos} rows, {eta} left";
+    let template = "{msg:24} {wide_bar} {human_pos} rows, {eta} left";
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::plan::advice::{Read, advice};
 use crate::plan::{Plan, PlanOperation, Resolved, ResolvedSource};
 use crate::select::KeyRange;
 
@@ -20,8 +21,13 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
             let name = |source: usize| &resolved.sources[source].name;
             writeln!(f, "  dynamic filter: keys of {} are looked for in {}", name(driver.from), name(driver.of))?;
         }
-        for source in &resolved.sources {
-            describe_source(f, source, resolved)?;
+        let read: Vec<Read> = resolved.sources.iter().map(|source| read(source, resolved)).collect();
+        let all = read.iter().copied().fold(Read::default(), Read::plus);
+        for (source, own) in resolved.sources.iter().zip(read) {
+            describe_source(f, source, own)?;
+            for line in advice(&source.datasets, own, all) {
+                writeln!(f, "    warning: {line}")?;
+            }
         }
         let columns: Vec<String> = self.schema.fields().iter().map(|field| field.name().clone()).collect();
         writeln!(f, "  result: [{}]", columns.join(", "))?;
@@ -29,7 +35,13 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
     }
 }
 
-fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource, plan: &Resolved) -> fmt::Result {
+/// The runs of a source that its restriction leaves.
+fn read(source: &ResolvedSource, plan: &Resolved) -> Read {
+    let runs = (0..plan.slots.get()).filter_map(|slot| source.runs_of(slot, plan, &KeyRange::all()).ok()).flatten();
+    runs.map(|(_, run, _)| Read { runs: 1, bytes: run.bytes }).fold(Read::default(), Read::plus)
+}
+
+fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource, read: Read) -> fmt::Result {
     let (mut runs, mut rows, mut bytes) = (0u64, 0u64, 0u64);
     for (_, run) in source.runs() {
         runs += 1;
@@ -50,10 +62,7 @@ fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource, plan: &R
     )?;
     writeln!(f, "    columns: [{}]", columns.join(", "))?;
     if !source.restriction.is_all() {
-        let read = (0..plan.slots.get())
-            .map(|slot| source.runs_of(slot, plan, &KeyRange::all()).map_or(0, |runs| runs.len() as u64))
-            .sum::<u64>();
-        writeln!(f, "    restricted to {}: {} runs pruned", source.restriction, runs - read)?;
+        writeln!(f, "    restricted to {}: {} runs pruned", source.restriction, runs - read.runs)?;
     }
     // A year of daily partitions should not fill the screen.
     const SHOWN: usize = 4;

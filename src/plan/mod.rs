@@ -5,16 +5,19 @@
 //! * `resolve`: sources brought onto common keys and schemas; collects every incompatibility.
 //! * `restrict`: the rows that sources are restricted to.
 //! * `split`: slots cut into key ranges.
-//! * `explain`: a plan as text.
+//! * `explain`: a plan as text; `advice`: what it says of buckets of an unfortunate size.
 //!
 //! A [`Plan`] pins the versions of all its datasets. It is pure and cheap; `run` executes it.
 
+mod advice;
 mod aggregate;
 mod explain;
 mod operation;
 mod resolve;
 mod restrict;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use crate::schema::{FieldDef, canonical_schema, field_defs};
 use crate::spec::BucketSpec;
 use crate::store::Place;
 use crate::write::options::{WriteMode, WriteOptions};
+use crate::write::progress::{ProgressFn, WriteProgress};
 use crate::write::ticket::WriteTicket;
 use crate::write::writer::DatasetWriter;
 
@@ -32,6 +33,7 @@ pub struct DatasetWriterBuilder {
     lineage: Vec<Lineage>,
     clock: Clock,
     base: Option<u64>,
+    progress: Option<ProgressFn>,
 }
 
 impl DatasetWriterBuilder {
@@ -48,6 +50,7 @@ impl DatasetWriterBuilder {
             lineage: vec![],
             clock: Clock::default(),
             base: None,
+            progress: None,
         }
     }
 
@@ -84,6 +87,46 @@ impl DatasetWriterBuilder {
         self
     }
 
+    /// Has `function` called with the progress of the write: every few thousand rows taken, whenever the phase changes, whenever about a
+    /// mebibyte of a run is encoded, and for every run that is uploaded; the last time in the phase [`Done`](crate::WritePhase::Done).
+    ///
+    /// Calls come one after the other, from the task that drives the writer, which waits for them: the function should return soon. If it
+    /// panics, it is not called again and the write fails with `Internal`, unless the commit was made already, which stays.
+    ///
+    /// A ticket has no function: [`begin`](Self::begin) leaves it out, and each writer of the ticket takes
+    /// [one of its own](DatasetWriter::with_progress).
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use arrow::array::{Int64Array, RecordBatch};
+    /// # use object_store::{ObjectStore, memory::InMemory};
+    /// # use sort_merge_bucket::{BucketSpec, DatasetWriter};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    /// # let batch = RecordBatch::try_from_iter([("user_id", Arc::new(Int64Array::from_iter_values(0..100_000)) as _)])?;
+    /// # let spec = BucketSpec::new(["user_id"], 4)?;
+    /// // Each row counts once when it is taken and once when it is encoded.
+    /// let bar = indicatif::ProgressBar::new(2 * 100_000);
+    /// let shown = bar.clone();
+    /// let mut writer = DatasetWriter::builder(store, "plays", batch.schema(), spec)
+    ///     .with_progress(move |now| {
+    ///         shown.set_position(now.rows_taken + now.rows_encoded);
+    ///         shown.set_message(now.phase.to_string());
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// writer.write(&batch).await?;
+    /// writer.commit().await?;
+    /// assert_eq!((bar.position(), bar.message().as_str()), (200_000, "done"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_progress(mut self, function: impl Fn(&WriteProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(ProgressFn::new(function));
+        self
+    }
+
     /// Says what the rows are derived from.
     pub(crate) fn with_lineage(mut self, lineage: Vec<Lineage>) -> Self {
         self.lineage = lineage;
@@ -104,10 +147,15 @@ impl DatasetWriterBuilder {
     /// * `Conflict`: there is a dataset, and the mode is [`WriteMode::Create`]; or a vacuum has fenced the write id.
     /// * `Incompatible`: [`WriteMode::Append`] with another schema or spec than the dataset's; the message lists every difference.
     /// * `UnsupportedVersion`, `Corrupt`, `Store`: the dataset cannot be opened, or not be written to.
-    pub async fn build(self) -> Result<DatasetWriter> {
+    pub async fn build(mut self) -> Result<DatasetWriter> {
         let store = Arc::clone(&self.store);
+        let progress = self.progress.take();
         let (ticket, base) = self.start().await?;
-        DatasetWriter::new(store, ticket, base)
+        let writer = DatasetWriter::new(store, ticket, base)?;
+        Ok(match progress {
+            Some(function) => writer.report_to(function),
+            None => writer,
+        })
     }
 
     /// The same for a write of many processes: the ticket is serialisable, makes a writer in each of them, and commits once.
@@ -119,7 +167,8 @@ impl DatasetWriterBuilder {
     }
 
     async fn start(self) -> Result<(WriteTicket, Option<Arc<Manifest>>)> {
-        let Self { store, path, schema, spec, mode, write_id, options, properties, lineage, clock, base } = self;
+        let Self { store, path, schema, spec, mode, write_id, options, properties, lineage, clock, base, progress: _ } =
+            self;
         let place = Place::new(Arc::clone(&store), path.clone());
         let write_id = write_id.unwrap_or_else(WriteId::generate);
         let schema = field_defs(&canonical_schema(&schema)?.as_ref().clone())?;

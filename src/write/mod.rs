@@ -6,6 +6,7 @@
 //! * `partition`: a full buffer in the order (bucket, key), which `crate::spill` puts on local disk.
 //! * `bucket_rows`: all rows of a bucket, merged; `order_check`: their order, checked; `run_encoder`: their Parquet bytes, in the encodings of `encoding`;
 //!   `upload`: bytes into the store; `run_file`: the last two as one; `sorter`: all of it together.
+//! * `progress`: what a writer tells of its work, to a function, to `tracing` and in a summary.
 
 mod bucket_rows;
 mod builder;
@@ -15,6 +16,7 @@ mod options;
 mod order_check;
 mod parallel;
 mod partition;
+mod progress;
 mod run_encoder;
 mod run_file;
 mod sorter;
@@ -31,6 +33,7 @@ pub use options::{
     DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, Encoding, WriteMode,
     WriteOptions,
 };
+pub use progress::{WritePhase, WriteProgress, WriteSummary};
 pub(crate) use run_encoder::RunTarget;
 pub(crate) use run_file::RunFileWriter;
 pub use ticket::{WriteTicket, WrittenRuns};

@@ -184,6 +184,11 @@ impl RunEncoder {
         &self.path
     }
 
+    /// The rows added so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
     /// Adds rows: canonical, of this bucket, in order.
     ///
     /// # Errors

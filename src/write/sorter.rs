@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use object_store::ObjectStoreExt;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use crate::error::{Error, Result};
 use crate::footprint::{Cutter, RowSizes};
@@ -23,6 +24,7 @@ use crate::write::intake::Intake;
 use crate::write::options::WriteOptions;
 use crate::write::parallel::{Limits, PIECE_ROWS, in_parallel, split_evenly};
 use crate::write::partition::{Placement, SortedRows};
+use crate::write::progress::{Feedback, WritePhase};
 use crate::write::run_encoder::{RunEncoder, RunTarget};
 use crate::write::upload::Upload;
 
@@ -47,6 +49,7 @@ pub(super) struct Sorter {
     spill_dir: Option<SpillDir>,
     /// Oldest first: rows of equal keys stay in order of arrival.
     spills: Vec<Spill>,
+    feedback: Feedback,
 }
 
 impl Sorter {
@@ -60,7 +63,14 @@ impl Sorter {
             spill_parent: options.spill_dir.clone(),
             spill_dir: None,
             spills: vec![],
+            feedback: Feedback::default(),
         })
+    }
+
+    /// Keeps the books of what it does in `feedback`.
+    pub(super) fn with_feedback(mut self, feedback: Feedback) -> Self {
+        self.feedback = feedback;
+        self
     }
 
     /// Checks rows without taking them.
@@ -73,8 +83,11 @@ impl Sorter {
         self.intake.check(batch)?;
         for part in Intake::parts(batch) {
             for piece in self.intake.pieces(&part)? {
+                self.feedback.taken(piece.num_rows());
                 if self.intake.push(piece)? {
-                    self.spill().await?;
+                    let span = self.feedback.spill_span();
+                    let bytes = self.spill().instrument(span.clone()).await?;
+                    self.feedback.spilled(&span, bytes);
                 }
             }
         }
@@ -87,6 +100,7 @@ impl Sorter {
         if batches.is_empty() {
             return Ok(None);
         }
+        self.feedback.enter(WritePhase::Sorting);
         let Limits { jobs, piece_bytes, .. } = self.limits;
         Ok(Some(Arc::new(SortedRows::sort(Arc::clone(&self.placement), batches, jobs, piece_bytes).await?)))
     }
@@ -98,8 +112,10 @@ impl Sorter {
         self.spill_dir.clone().ok_or_else(|| Error::internal("no folder for spill files"))
     }
 
-    async fn spill(&mut self) -> Result<()> {
-        let Some(rows) = self.sort_buffered().await? else { return Ok(()) };
+    /// Sorts what is buffered and writes it to local disk; returns the bytes there.
+    async fn spill(&mut self) -> Result<u64> {
+        let Some(rows) = self.sort_buffered().await? else { return Ok(0) };
+        self.feedback.enter(WritePhase::Spilling);
         let dir = self.spill_dir()?;
         let schema = Arc::clone(self.target.schema());
         let parts = rows.split(self.limits.jobs);
@@ -111,8 +127,10 @@ impl Sorter {
             }
             file.finish()
         };
-        self.spills.push(Spill::of_parts(in_parallel(parts, write).await?));
-        Ok(())
+        let spill = Spill::of_parts(in_parallel(parts, write).await?);
+        let bytes = spill.bytes();
+        self.spills.push(spill);
+        Ok(bytes)
     }
 
     /// How many spills there are.
@@ -126,6 +144,7 @@ impl Sorter {
         // One of the last merge's inputs is what is still in memory.
         let fan_in = self.limits.fan_in - 1;
         while self.spills.len() > fan_in {
+            self.feedback.enter(WritePhase::Merging);
             let excess = self.spills.len() - fan_in;
             // Each merge of `fan_in` spills makes `fan_in - 1` fewer; no more rows are merged than needed.
             let mut left = excess;
@@ -139,7 +158,10 @@ impl Sorter {
                     1 => merged.extend(group),
                     n => {
                         left -= (n - 1).min(left);
-                        merged.push(self.merge_group(group).await?);
+                        let span = self.feedback.merge_span(n);
+                        let spill = self.merge_group(group).instrument(span.clone()).await?;
+                        self.feedback.merged(&span, spill.bytes());
+                        merged.push(spill);
                     }
                 }
             }
@@ -196,6 +218,7 @@ impl Sorter {
         let mut buckets: Vec<u32> = memory.iter().flat_map(|rows| rows.buckets()).chain(spilled).collect();
         buckets.sort_unstable();
         buckets.dedup();
+        self.feedback.encoding(buckets.len());
 
         let upload_units = (self.limits.upload_bytes as u64 / UPLOAD_UNIT).max(1) as u32;
         let work = Arc::new(Work {
@@ -206,6 +229,7 @@ impl Sorter {
             uploads: Semaphore::new(upload_units as usize),
             upload_units,
             failed: AtomicBool::new(false),
+            feedback: self.feedback.clone(),
         });
         let jobs = buckets.into_iter().map(|bucket| {
             let work = Arc::clone(&work);
@@ -255,6 +279,7 @@ struct Work {
     uploads: Semaphore,
     upload_units: u32,
     failed: AtomicBool,
+    feedback: Feedback,
 }
 
 /// What a visit to the blocking threads brings back.
@@ -274,18 +299,22 @@ impl Work {
         let encoder = RunEncoder::new(&self.target, bucket, run_id)?;
         let place = self.target.place();
         let mut upload = Upload::new(Arc::clone(&place.store), place.layout.run(encoder.path()));
-        let run = match self.encode_into(bucket, encoder, &mut upload).await {
+        let span = self.feedback.encode_span(bucket);
+        let run = match self.encode_into(bucket, encoder, &mut upload).instrument(span.clone()).await {
             Ok(Some(run)) => run,
             other => {
                 upload.abort().await;
                 return other;
             }
         };
+        span.record("rows", run.rows).record("bytes", run.bytes);
+        drop(span);
         // Taken before the next run may be encoded, so that a slow store slows the encoding down.
         let units = run.bytes.div_ceil(UPLOAD_UNIT).min(u64::from(self.upload_units)) as u32;
         let waiting = self.uploads.acquire_many(units).await.map_err(closed)?;
         drop(encoding);
-        upload.finish().await?;
+        let uploaded = upload.finish().instrument(self.feedback.upload_span(&run)).await?;
+        self.feedback.uploaded(uploaded);
         drop(waiting);
         Ok(Some(run))
     }
@@ -297,6 +326,7 @@ impl Work {
         upload: &mut Upload,
     ) -> Result<Option<Run>> {
         let mut state = (None, encoder);
+        let mut encoded = 0;
         loop {
             let work = Arc::clone(self);
             let (rows, mut encoder) = state;
@@ -320,11 +350,14 @@ impl Work {
             match task::spawn_blocking(visit).await? {
                 Encoded::Part(rows, encoder, bytes) => {
                     upload.push(bytes).await?;
+                    self.feedback.encoded(encoder.rows() - encoded, upload.newly_stored());
+                    encoded = encoder.rows();
                     state = (Some(rows), encoder);
                 }
                 Encoded::Last(None) => return Ok(None),
                 Encoded::Last(Some((bytes, run))) => {
                     upload.push(bytes).await?;
+                    self.feedback.encoded(run.rows - encoded, upload.newly_stored());
                     return Ok(Some(run));
                 }
             }

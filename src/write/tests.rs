@@ -26,6 +26,7 @@ use crate::store::Place;
 
 mod api;
 mod encodings;
+mod feedback;
 mod files;
 mod memory;
 mod model;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
+use tracing::Instrument;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,7 @@ use crate::schema::{FieldDef, schema_of};
 use crate::spec::BucketSpec;
 use crate::store::{Change, Place, commit};
 use crate::write::options::WriteOptions;
+use crate::write::progress::{Spilled, WriteSummary, commit_span};
 use crate::write::run_encoder::RunTarget;
 use crate::write::sorter::delete_runs;
 use crate::write::writer::DatasetWriter;
@@ -83,6 +85,7 @@ pub struct WrittenRuns {
     pub(super) write_id: WriteId,
     pub(super) task: u32,
     pub(super) rows: u64,
+    pub(super) spilled: Spilled,
     pub(super) runs: Vec<RunJson>,
 }
 
@@ -105,6 +108,16 @@ impl WrittenRuns {
     /// The number of runs: one for every bucket that got rows.
     pub fn runs(&self) -> usize {
         self.runs.len()
+    }
+
+    /// How often the task spilled rows to local disk.
+    pub fn spills(&self) -> u64 {
+        self.spilled.spills
+    }
+
+    /// Bytes that the task wrote to local disk.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.spilled.bytes
     }
 }
 
@@ -154,13 +167,28 @@ impl WriteTicket {
         store: Arc<dyn ObjectStore>,
         written: impl IntoIterator<Item = WrittenRuns>,
     ) -> Result<Dataset> {
-        let runs = self.check(written.into_iter().collect())?;
+        Ok(self.commit_with_summary(store, written).await?.0)
+    }
+
+    /// The same as [`commit`](Self::commit), and says what all tasks have written.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn commit_with_summary(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        written: impl IntoIterator<Item = WrittenRuns>,
+    ) -> Result<(Dataset, WriteSummary)> {
+        let written: Vec<WrittenRuns> = written.into_iter().collect();
+        let spilled = written.iter().map(|task| task.spilled).sum();
+        let runs = self.check(written)?;
+        let summary = WriteSummary::new(self.spec.buckets(), &runs, spilled);
         let place = self.place(&store)?;
         let base = match self.base {
             Some(version) => Some(Arc::new(place.version(version).await?)),
             None => None,
         };
-        self.commit_runs(place, base, runs).await
+        Ok((self.commit_runs(place, base, runs).await?, summary))
     }
 
     /// Deletes the runs of results that are not going to be committed, as far as the store answers. Never call it with results that
@@ -183,7 +211,7 @@ impl WriteTicket {
         let mut tasks = BTreeSet::new();
         let mut paths = BTreeSet::new();
         let mut all = vec![];
-        for WrittenRuns { dataset_id, write_id, task, rows: _, runs } in written {
+        for WrittenRuns { dataset_id, write_id, task, rows: _, spilled: _, runs } in written {
             if write_id != self.write_id || dataset_id != self.dataset_id {
                 return Err(Error::invalid_input(format!(
                     "runs of another write cannot be committed with this one, expected=`{} of {}`, found=`{write_id} of {dataset_id}`",
@@ -242,7 +270,7 @@ impl WriteTicket {
         runs: Vec<Run>,
     ) -> Result<Dataset> {
         let Self {
-            path: _,
+            path,
             operation,
             dataset_id,
             base: _,
@@ -256,6 +284,7 @@ impl WriteTicket {
             clock,
         } = self;
         let paths: Vec<String> = runs.iter().map(|run| run.path.clone()).collect();
+        let span = commit_span(path, write_id, &runs);
         let change = Change {
             operation: *operation,
             dataset_id: dataset_id.clone(),
@@ -268,8 +297,9 @@ impl WriteTicket {
             properties: properties.clone(),
             clock: *clock,
         };
-        match commit(&place, change).await {
+        match commit(&place, change).instrument(span.clone()).await {
             Ok(manifest) => {
+                span.record("version", manifest.version);
                 // If the own version was vacuumed, this is a later one, and versions between may still name the runs.
                 if manifest.write_id == self.write_id {
                     let named: BTreeSet<&str> = manifest.runs.iter().map(|run| run.path.as_str()).collect();

@@ -28,12 +28,23 @@ pub(super) struct Upload {
     buffer: VecDeque<Bytes>,
     buffered: usize,
     multipart: Option<Box<dyn MultipartUpload>>,
-    under_way: VecDeque<Task<()>>,
+    /// Each ends with the bytes of its part.
+    under_way: VecDeque<Task<u64>>,
+    /// Bytes that the store has confirmed since they were asked for last.
+    stored: u64,
 }
 
 impl Upload {
     pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path) -> Self {
-        Self { store, path, buffer: VecDeque::new(), buffered: 0, multipart: None, under_way: VecDeque::new() }
+        Self {
+            store,
+            path,
+            buffer: VecDeque::new(),
+            buffered: 0,
+            multipart: None,
+            under_way: VecDeque::new(),
+            stored: 0,
+        }
     }
 
     /// Adds bytes; waits while too many parts are under way.
@@ -50,24 +61,33 @@ impl Upload {
         Ok(())
     }
 
-    /// Completes the object.
-    pub(super) async fn finish(mut self) -> Result<()> {
-        let result = self.complete().await;
-        if result.is_err() {
-            self.abort().await;
+    /// The bytes that the store has confirmed since this was asked last.
+    pub(super) fn newly_stored(&mut self) -> u64 {
+        std::mem::take(&mut self.stored)
+    }
+
+    /// Completes the object; returns the bytes that were [newly stored](Self::newly_stored).
+    pub(super) async fn finish(mut self) -> Result<u64> {
+        match self.complete().await {
+            Ok(()) => Ok(self.stored),
+            Err(e) => {
+                self.abort().await;
+                Err(e)
+            }
         }
-        result
     }
 
     async fn complete(&mut self) -> Result<()> {
         let rest = self.take(self.buffered);
         if self.multipart.is_none() {
-            let put = self.store.put(&self.path, rest).await;
-            return put.map(drop).map_err(|e| self.failed(e));
+            let bytes = rest.content_length() as u64;
+            self.store.put(&self.path, rest).await.map_err(|e| self.failed(e))?;
+            self.stored += bytes;
+            return Ok(());
         }
         self.put_part(rest).await?;
         while let Some(part) = self.under_way.pop_front() {
-            part.await?;
+            self.stored += part.await?;
         }
         if let Some(multipart) = &mut self.multipart {
             let completed = multipart.complete().await;
@@ -93,12 +113,15 @@ impl Upload {
         if self.under_way.len() >= PARTS_UNDER_WAY
             && let Some(part) = self.under_way.pop_front()
         {
-            part.await?;
+            self.stored += part.await?;
         }
         if let Some(multipart) = &mut self.multipart {
+            let bytes = part.content_length() as u64;
             let put = multipart.put_part(part);
             let path = self.path.clone();
-            self.under_way.push_back(task::spawn(async move { put.await.map_err(|e| Error::from(e).with_path(path)) }));
+            self.under_way.push_back(task::spawn(async move {
+                put.await.map(|()| bytes).map_err(|e| Error::from(e).with_path(path))
+            }));
         }
         Ok(())
     }

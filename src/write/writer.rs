@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use tracing::Instrument;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::layout::{DatasetId, WriteId};
 use crate::manifest::{Manifest, Run, encode_runs};
 use crate::spec::BucketSpec;
 use crate::write::builder::DatasetWriterBuilder;
+use crate::write::progress::{Feedback, ProgressFn, WritePhase, WriteProgress, WriteSummary};
 use crate::write::run_encoder::RunTarget;
 use crate::write::sorter::Sorter;
 use crate::write::ticket::{WriteTicket, WrittenRuns};
@@ -27,6 +29,11 @@ use crate::write::ticket::{WriteTicket, WrittenRuns};
 /// # Memory
 /// See [`WriteOptions`](crate::WriteOptions). Rows beyond the budget are sorted and spilled to local disk, about as large there as their
 /// LZ4-compressed values; the files are gone when the writer is.
+///
+/// # Spans
+/// For subscribers of `tracing`, with the target `sort_merge_bucket::write`. At level info `write`, from when the writer is built until it is
+/// dropped, and in it `commit`, both with `path`, `write_id`, `rows` and `bytes`; at level debug `spill`, `merge` (of spills into one), and for each
+/// run `encode` and `upload` (of what is left when encoding ends), with `bytes` and, but for `merge`, `rows`. Nothing is recorded per row or batch.
 ///
 /// # Guarantees
 /// Nothing is visible before [`commit`](Self::commit), and everything after it. When a writer is dropped or fails, nothing is visible;
@@ -65,7 +72,7 @@ pub struct DatasetWriter {
     task: u32,
     /// Absent after a failure.
     sorter: Option<Sorter>,
-    rows: u64,
+    feedback: Feedback,
 }
 
 /// Who commits.
@@ -100,8 +107,21 @@ impl DatasetWriter {
 
     fn with(store: &Arc<dyn ObjectStore>, ticket: WriteTicket, commits: Commits, task: u32) -> Result<Self> {
         let target = ticket.run_target(store)?;
-        let sorter = Some(Sorter::new(target.clone(), &ticket.options)?);
-        Ok(Self { ticket, target, commits, task, sorter, rows: 0 })
+        let feedback = Feedback::new(ticket.path(), ticket.write_id());
+        let sorter = Sorter::new(target.clone(), &ticket.options)?.with_feedback(feedback.clone());
+        Ok(Self { ticket, target, commits, task, sorter: Some(sorter), feedback })
+    }
+
+    /// Has `function` called with the progress of the write, as [`DatasetWriterBuilder::with_progress`] does: for the writers of a
+    /// [`WriteTicket`], which have no builder.
+    #[must_use]
+    pub fn with_progress(self, function: impl Fn(&WriteProgress) + Send + Sync + 'static) -> Self {
+        self.report_to(ProgressFn::new(function))
+    }
+
+    pub(super) fn report_to(self, function: ProgressFn) -> Self {
+        self.feedback.report_to(function);
+        self
     }
 
     /// The canonical schema, in which the rows are stored and will be read.
@@ -137,7 +157,7 @@ impl DatasetWriter {
             sorter.check(batch)?;
         } else {
             sorter.write(batch).await?;
-            self.rows += batch.num_rows() as u64;
+            self.feedback.check()?;
         }
         self.sorter = Some(sorter);
         Ok(())
@@ -154,12 +174,13 @@ impl DatasetWriter {
     /// `InvalidInput` if an earlier call failed; `Store` if the store or the local disk fails. Nothing is visible; what was uploaded is
     /// deleted as far as the store answers.
     pub async fn finish(mut self) -> Result<WrittenRuns> {
-        let runs = self.upload().await?;
+        let runs = self.upload(WritePhase::Done).await?;
         Ok(WrittenRuns {
             dataset_id: self.ticket.dataset_id,
             write_id: self.ticket.write_id,
             task: self.task,
-            rows: self.rows,
+            rows: self.feedback.now().rows_taken,
+            spilled: self.feedback.spilled_so_far(),
             runs: encode_runs(&runs),
         })
     }
@@ -174,13 +195,46 @@ impl DatasetWriter {
     /// * `CommitUnknown`: the store did not say whether the version was made. Write again with the same write id.
     /// * `Store`: the store or the local disk failed. Nothing became visible.
     /// * `Corrupt`, `UnsupportedVersion`: versions that others made meanwhile cannot be read or followed.
-    pub async fn commit(mut self) -> Result<Dataset> {
+    pub async fn commit(self) -> Result<Dataset> {
+        Ok(self.commit_with_summary().await?.0)
+    }
+
+    /// The same as [`commit`](Self::commit), and says what was written.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use arrow::array::{Int64Array, RecordBatch};
+    /// # use object_store::{ObjectStore, memory::InMemory};
+    /// # use sort_merge_bucket::{BucketSpec, DatasetWriter};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    /// let batch = RecordBatch::try_from_iter([("user_id", Arc::new(Int64Array::from(vec![7; 100])) as _)])?;
+    /// let spec = BucketSpec::new(["user_id"], 4)?;
+    /// let mut writer = DatasetWriter::builder(store, "plays", batch.schema(), spec).build().await?;
+    /// writer.write(&batch).await?;
+    /// let (plays, summary) = writer.commit_with_summary().await?;
+    /// assert_eq!((summary.rows, summary.runs, summary.bytes), (100, 1, plays.statistics().bytes));
+    /// // One user has all rows, so that one of four buckets has four times the mean.
+    /// assert_eq!((summary.largest_bucket_rows, summary.skew), (100, 4.0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn commit_with_summary(mut self) -> Result<(Dataset, WriteSummary)> {
         let Commits::Itself(base) = &self.commits else {
             return Err(Error::invalid_input("the runs of a task are committed with its ticket; finish this writer"));
         };
         let base = base.clone();
-        let runs = self.upload().await?;
-        self.ticket.commit_runs(self.target.place().clone(), base, runs).await
+        let runs = self.upload(WritePhase::Committing).await?;
+        let summary = WriteSummary::new(self.ticket.spec.buckets(), &runs, self.feedback.spilled_so_far());
+        let commit = self.ticket.commit_runs(self.target.place().clone(), base, runs);
+        let dataset = commit.instrument(self.feedback.span().clone()).await?;
+        // A panic of the caller's function comes too late here: the version is made.
+        self.feedback.enter(WritePhase::Done);
+        Ok((dataset, summary))
     }
 
     /// Gives up the write: nothing becomes visible, and spill files are deleted. Dropping the writer does the same.
@@ -188,10 +242,24 @@ impl DatasetWriter {
         drop(self);
     }
 
-    async fn upload(&mut self) -> Result<Vec<Run>> {
+    /// Sorts, encodes and uploads what was written, and enters the phase that comes next.
+    async fn upload(&mut self, next: WritePhase) -> Result<Vec<Run>> {
         let sorter = self.sorter.take().ok_or_else(broken)?;
-        match sorter.finish(self.ticket.run_ids(self.task)).await {
-            Ok(runs) => Ok(runs),
+        let span = self.feedback.span();
+        let finished = sorter.finish(self.ticket.run_ids(self.task)).instrument(span.clone()).await;
+        let checked = finished.and_then(|runs| {
+            self.feedback.enter(next);
+            match self.feedback.check() {
+                Ok(()) => Ok(runs),
+                Err(e) => Err((e, runs)),
+            }
+        });
+        match checked {
+            Ok(runs) => {
+                let WriteProgress { rows_encoded, bytes_uploaded, .. } = self.feedback.now();
+                span.record("rows", rows_encoded).record("bytes", bytes_uploaded);
+                Ok(runs)
+            }
             Err((e, uploaded)) => {
                 self.ticket.delete_uploaded(self.target.place(), uploaded.iter().map(|run| run.path.as_str())).await;
                 Err(e)
