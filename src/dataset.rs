@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -43,6 +44,21 @@ pub struct Dataset {
     place: Place,
     manifest: Arc<Manifest>,
     schema: SchemaRef,
+}
+
+/// A run that shares its manifest's memory: a plan over many files has thousands of them waiting.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedRun {
+    manifest: Arc<Manifest>,
+    position: usize,
+}
+
+impl Deref for SharedRun {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.manifest.runs[self.position]
+    }
 }
 
 impl Dataset {
@@ -199,6 +215,11 @@ impl Dataset {
 
     pub(crate) fn place(&self) -> &Place {
         &self.place
+    }
+
+    /// The run at a position of [`runs`](Self::runs), for those that outlive the dataset.
+    pub(crate) fn shared_run(&self, position: usize) -> SharedRun {
+        SharedRun { manifest: Arc::clone(&self.manifest), position }
     }
 
     pub(crate) fn manifest(&self) -> &Arc<Manifest> {

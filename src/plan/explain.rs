@@ -38,7 +38,7 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
 /// The runs of a source that its restriction leaves.
 fn read(source: &ResolvedSource, plan: &Resolved) -> Read {
     let runs = (0..plan.slots.get()).filter_map(|slot| source.runs_of(slot, plan, &KeyRange::all()).ok()).flatten();
-    runs.map(|(_, run, _)| Read { runs: 1, bytes: run.bytes }).fold(Read::default(), Read::plus)
+    runs.map(|(at, _)| Read { runs: 1, bytes: source.run(at).bytes }).fold(Read::default(), Read::plus)
 }
 
 fn describe_source(f: &mut fmt::Formatter<'_>, source: &ResolvedSource, read: Read) -> fmt::Result {

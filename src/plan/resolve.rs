@@ -76,24 +76,29 @@ impl ResolvedSource {
         self.runs().map(|(_, run)| run.rows).fold(0, u64::saturating_add)
     }
 
-    /// The runs of a slot that may have wanted rows with a key of `range`, each with its dataset's position and what is wanted of it.
+    /// The run of that dataset at that position.
+    pub(crate) fn run(&self, (dataset, run): (usize, usize)) -> &Run {
+        &self.datasets[dataset].runs()[run]
+    }
+
+    /// The positions of the runs of a slot that may have wanted rows with a key of `range`, each with what is wanted of it.
     pub(crate) fn runs_of(
         &self,
         slot: u32,
         plan: &Resolved,
         range: &KeyRange,
-    ) -> Result<Vec<(usize, &Run, Selection)>> {
+    ) -> Result<Vec<((usize, usize), Selection)>> {
         let of_slot = self.restriction.of_slot(slot, range)?;
         let mut wanted = vec![];
-        for &(at, run) in &self.by_slot[slot as usize] {
-            let run = &self.datasets[at].runs()[run];
+        for &at in &self.by_slot[slot as usize] {
+            let run = self.run(at);
             let mut selection = of_slot.clone();
             // The keys of a slot lie in several buckets if there are more buckets than slots.
             if let Some(keys) = selection.keys.as_mut().filter(|_| run.buckets != plan.slots) {
                 *keys = Arc::new(keys.of_bucket(plan.function, run.bucket, run.buckets)?);
             }
             if selection.may_want(run)? {
-                wanted.push((at, run, selection));
+                wanted.push((at, selection));
             }
         }
         Ok(wanted)
@@ -107,7 +112,7 @@ impl ResolvedSource {
         range: &KeyRange,
         counters: &Arc<Counters>,
     ) -> Result<Vec<RunReader>> {
-        let reader = |(at, run, mut selection): (usize, &Run, Selection)| {
+        let reader = |((at, run), mut selection): ((usize, usize), Selection)| {
             let dataset = &self.datasets[at];
             let Adapts { rows, keys, filter } = &self.adapts[at];
             if filter.is_none() {
@@ -117,7 +122,7 @@ impl ResolvedSource {
                 place: dataset.place().clone(),
                 dataset_id: dataset.id().clone(),
                 schema: Arc::clone(dataset.schema()),
-                run: run.clone(),
+                run: dataset.shared_run(run),
                 adapt: Arc::clone(rows),
                 key_adapt: Arc::clone(keys),
                 filter_adapt: filter.clone(),

@@ -57,7 +57,7 @@ pub(crate) fn cut(plan: &Resolved, part_rows: impl Fn(u64) -> u64) -> Result<Vec
         let mut runs: Vec<&Run> = vec![];
         // Of a source in which rows are looked for by their keys, few rows are read.
         for source in plan.sources.iter().filter(|source| !source.restriction.has_keys()) {
-            runs.extend(source.runs_of(slot, plan, &KeyRange::all())?.into_iter().map(|(_, run, _)| run));
+            runs.extend(source.runs_of(slot, plan, &KeyRange::all())?.into_iter().map(|(at, _)| source.run(at)));
         }
         let rows = runs.iter().map(|run| run.rows).fold(0, u64::saturating_add);
         slots.push((runs, rows));

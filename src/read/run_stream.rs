@@ -14,9 +14,10 @@ use object_store::path::Path;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
 use crate::bucket::bucket_ids;
+use crate::dataset::SharedRun;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::DatasetId;
-use crate::manifest::{DisplayKey, Run, key_at};
+use crate::manifest::{DisplayKey, key_at};
 use crate::metrics::Counters;
 use crate::read::footer::check_footer;
 use crate::read::row_group::{Beginning, Progress, RowGroup, begin};
@@ -32,7 +33,7 @@ pub(crate) struct RunReader {
     pub(crate) dataset_id: DatasetId,
     /// The dataset's canonical schema, which the file must have.
     pub(crate) schema: SchemaRef,
-    pub(crate) run: Run,
+    pub(crate) run: SharedRun,
     pub(crate) adapt: Arc<Adapt>,
     /// To the key columns of the source alone.
     pub(crate) key_adapt: Arc<Adapt>,
