@@ -29,6 +29,7 @@ mod encodings;
 mod files;
 mod memory;
 mod model;
+mod order;
 
 use model::{Kind, Random, Row, Table, Value};
 
