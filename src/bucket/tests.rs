@@ -370,6 +370,18 @@ proptest! {
     }
 
     #[test]
+    fn differential_bucket_ids_are_remainders_of_hashes(
+        numbers in proptest::collection::vec(any::<i64>(), 1..100),
+        n in prop_oneof![1_u32..5000, (0_u32..32).prop_map(|bits| 1 << bits), Just(u32::MAX)],
+    ) {
+        let column: ArrayRef = Arc::new(Int64Array::from(numbers));
+        let key = [column];
+        let hashes = hash_rows(BucketFunction::IcebergMurmur3V1, &key).unwrap();
+        let expected: Vec<u32> = hashes.into_iter().map(|hash| (hash & 0x7fff_ffff) % n).collect();
+        prop_assert_eq!(bucket_ids(BucketFunction::IcebergMurmur3V1, &key, count(n)).unwrap(), expected);
+    }
+
+    #[test]
     fn law_a_bucket_modulo_a_divisor_is_the_bucket_of_the_divisor(hash: u32, divisor in 1_u32..2000, factor in 1_u32..1000) {
         let (divisor, n) = (count(divisor), count(divisor * factor));
         prop_assert_eq!(bucket_of(hash, n) % divisor, bucket_of(hash, divisor));

@@ -82,8 +82,9 @@ struct Unsorted {
 impl SortedRows {
     /// Sorts the rows of canonical `batches`, with up to `jobs` threads.
     ///
-    /// Time is that of hashing and sorting. Memory beyond the batches is 8 bytes per row; while sorting it is 16 where key and position fit into
-    /// 64 bits, else 24, and the encoded order columns if they are no integers or do not fit into 128.
+    /// Time is that of hashing and sorting. Memory beyond the batches is 8 bytes per row. While sorting it is 16 where key and position fit into 64
+    /// bits, else 24, again 8 or 16 for the rows of the buckets at hand, and the encoded order columns if they are no integers or do not fit into
+    /// 128 bits.
     pub(crate) async fn sort(
         placement: Arc<Placement>,
         batches: Vec<RecordBatch>,
@@ -187,11 +188,11 @@ impl Unsorted {
         let parts = split_evenly(&weights, jobs).into_iter().map(|part| buckets[part].to_vec()).collect();
         let sort = move |buckets: Vec<(u32, Range<usize>)>| {
             let mut refs = Vec::with_capacity(buckets.iter().map(|(_, range)| range.len()).sum());
-            let mut entries = vec![];
+            let (mut entries, mut spare) = (vec![], vec![]);
             for (bucket, _) in buckets {
                 entries.clear();
                 placed.iter().for_each(|part| entries.extend_from_slice(part.bucket(bucket as usize)));
-                keys.sort(&mut entries);
+                keys.sort(&mut entries, &mut spare);
                 refs.extend(entries.iter().map(|entry| keys.row(*entry)));
             }
             Ok(refs)

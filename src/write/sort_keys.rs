@@ -1,7 +1,7 @@
 //! Sort keys: what a row is sorted by and where it lies, in one entry that is compared without a look at Arrow types.
 //!
 //! Order columns of integers, dates, timestamps and booleans are packed if the values at hand span few enough bits, so that sorting rows is
-//! sorting integers and rows of equal keys stay in order of arrival:
+//! sorting integers, by radix where they are many, and rows of equal keys stay in order of arrival:
 //!
 //! ```text
 //! highest bits   first column: is null │ value − least value   next column …   batch │ row   lowest bits
@@ -11,6 +11,8 @@
 //! Without any order column, rows are in order of arrival.
 
 use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
@@ -33,8 +35,8 @@ pub(super) trait SortKeys: Send + Sync + 'static {
     /// The entries of the rows of the batch with this number, in order of arrival.
     fn entries(&self, number: usize, batch: &RecordBatch) -> Vec<Self::Entry>;
 
-    /// Sorts entries that are in order of arrival; those of equal keys stay so.
-    fn sort(&self, entries: &mut [Self::Entry]);
+    /// Sorts entries that are in order of arrival; those of equal keys stay so. What `spare` holds is of no matter, its memory is used again.
+    fn sort(&self, entries: &mut Vec<Self::Entry>, spare: &mut Vec<Self::Entry>);
 
     /// Where the row of an entry lies.
     fn row(&self, entry: Self::Entry) -> RowRef;
@@ -47,8 +49,8 @@ pub(super) trait Word: Copy + Default + Ord + Send + Sync + 'static {
     /// Moves what is there up by `bits` bits, into which it puts `value`.
     fn push(self, bits: u32, value: u64) -> Self;
 
-    /// The lowest 64 bits.
-    fn low(self) -> u64;
+    /// The lowest 64 bits after the first `shift`.
+    fn bits_from(self, shift: u32) -> u64;
 }
 
 impl Word for u64 {
@@ -60,8 +62,8 @@ impl Word for u64 {
     }
 
     #[inline]
-    fn low(self) -> u64 {
-        self
+    fn bits_from(self, shift: u32) -> u64 {
+        self.unbounded_shr(shift)
     }
 }
 
@@ -74,8 +76,8 @@ impl Word for u128 {
     }
 
     #[inline]
-    fn low(self) -> u64 {
-        self as u64
+    fn bits_from(self, shift: u32) -> u64 {
+        self.unbounded_shr(shift) as u64
     }
 }
 
@@ -211,15 +213,48 @@ impl<W: Word> SortKeys for Packed<W> {
         words
     }
 
-    fn sort(&self, entries: &mut [W]) {
-        entries.sort_unstable();
+    fn sort(&self, entries: &mut Vec<W>, spare: &mut Vec<W>) {
+        let Packing { batch_bits, row_bits, .. } = self.packing;
+        let key_bits = batch_bits + row_bits..self.packing.bits();
+        let passes = (key_bits.end - key_bits.start).div_ceil(DIGIT_BITS);
+        // A pass takes as long as some two levels of a sort by comparisons, which also finds rows that are in order already.
+        if !RADIX_ROWS.contains(&entries.len()) || passes > entries.len().ilog2() / 2 || entries.is_sorted() {
+            entries.sort_unstable();
+        } else {
+            radix_sort(entries, spare, key_bits);
+        }
     }
 
     fn row(&self, entry: W) -> RowRef {
         let Packing { batch_bits, row_bits, .. } = self.packing;
         let low = |bits: u32| 1_u64.unbounded_shl(bits).wrapping_sub(1);
-        let at = entry.low();
-        RowRef { batch: (at.unbounded_shr(row_bits) & low(batch_bits)) as u32, row: (at & low(row_bits)) as u32 }
+        let at = |shift, bits| (entry.bits_from(shift) & low(bits)) as u32;
+        RowRef { batch: at(row_bits, batch_bits), row: at(0, row_bits) }
+    }
+}
+
+/// The bits by which a pass of the radix sort distributes.
+const DIGIT_BITS: u32 = 8;
+
+/// How many entries are sorted by radix: of fewer a pass costs too much per value of a digit, of more the memory that it needs.
+const RADIX_ROWS: Range<usize> = 256..1 << 20;
+
+/// Sorts by the `bits` of an entry, beyond which there are none, and leaves entries that agree in them as they are.
+fn radix_sort<W: Word>(entries: &mut Vec<W>, spare: &mut Vec<W>, bits: Range<u32>) {
+    spare.clear();
+    spare.resize(entries.len(), W::default());
+    for shift in bits.step_by(DIGIT_BITS as usize) {
+        let digit = |entry: &W| entry.bits_from(shift) as u8 as usize;
+        let mut next = [0_usize; 1 << DIGIT_BITS];
+        entries.iter().for_each(|entry| next[digit(entry)] += 1);
+        let mut end = 0;
+        next.iter_mut().for_each(|count| end += std::mem::replace(count, end));
+        for entry in entries.iter() {
+            let place = &mut next[digit(entry)];
+            spare[*place] = *entry;
+            *place += 1;
+        }
+        std::mem::swap(entries, spare);
     }
 }
 
@@ -262,7 +297,7 @@ pub(super) struct Encoding {
 impl Encoding {
     /// Encodes the columns at `order`.
     pub(super) fn of_batch(batch: &RecordBatch, order: &[usize], fields: &[SortField]) -> Result<Self> {
-        let columns: Vec<ArrayRef> = order.iter().map(|i| std::sync::Arc::clone(batch.column(*i))).collect();
+        let columns: Vec<ArrayRef> = order.iter().map(|i| Arc::clone(batch.column(*i))).collect();
         let rows = RowConverter::new(fields.to_vec())?.convert_columns(&columns)?;
         let mut common = usize::MAX;
         if let Some(first) = rows.iter().next() {
@@ -321,7 +356,7 @@ impl SortKeys for Encoded {
         self.batches[number].rows.iter().map(|row| row.data()).enumerate().map(entry).collect()
     }
 
-    fn sort(&self, entries: &mut [u128]) {
+    fn sort(&self, entries: &mut Vec<u128>, _spare: &mut Vec<u128>) {
         entries.sort_unstable_by(|a, b| {
             // The first bytes settle most comparisons without a visit to the rows.
             match (a >> 64).cmp(&(b >> 64)) {
