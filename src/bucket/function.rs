@@ -22,9 +22,6 @@ use crate::error::{Error, Result};
 use crate::schema::{canonical_type, cast_batch};
 use crate::spec::{BucketCount, BucketFunction, BucketSpec};
 
-/// The bits of a hash that make a bucket: without its sign.
-const HASH_BITS: u32 = 0x7fff_ffff;
-
 /// The bucket of each row, from its canonical key columns.
 ///
 /// # Errors
@@ -32,8 +29,8 @@ const HASH_BITS: u32 = 0x7fff_ffff;
 pub(crate) fn bucket_ids(function: BucketFunction, key: &[ArrayRef], buckets: BucketCount) -> Result<Vec<u32>> {
     let mut ids = hash_rows(function, key)?;
     if buckets.is_power_of_two() {
-        // The remainder without a division, which takes longer than half of the hash.
-        let mask = HASH_BITS & (buckets.get() - 1);
+        // The remainder without a division, which takes longer than half of the hash. No mask has the bit of the sign.
+        let mask = buckets.get() - 1;
         ids.iter_mut().for_each(|id| *id &= mask);
     } else {
         ids.iter_mut().for_each(|id| *id = bucket_of(*id, buckets));
@@ -58,7 +55,7 @@ pub(crate) fn hash_rows(function: BucketFunction, key: &[ArrayRef]) -> Result<Ve
 
 /// The bucket of an unmasked hash.
 pub(crate) fn bucket_of(hash: u32, buckets: BucketCount) -> u32 {
-    (hash & HASH_BITS) % buckets
+    (hash & 0x7fff_ffff) % buckets
 }
 
 /// Chains the values of one column onto the hashes so far.
