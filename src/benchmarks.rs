@@ -9,7 +9,9 @@ use crate::cogroup::{CoGroupInputs, chunk_kernel};
 use crate::error::Result;
 use crate::join::{CarryBudget, JoinInputs, JoinKind, OutputColumn, OutputLayout, join_kernel};
 use crate::merge::{Kernel, SourceInputs, Step, scan_kernel};
+use crate::spec::BucketSpec;
 use crate::spill::SpilledRows;
+use crate::write::{Placement, SortedRows};
 
 /// A source: the batches of each of its runs. The first column is the key.
 pub type Runs = Vec<Vec<RecordBatch>>;
@@ -101,4 +103,26 @@ pub fn co_group(left: &Runs, right: &Runs, batch_size: usize) -> Result<usize> {
 /// None of rows that are there.
 pub fn gather(batches: &[&RecordBatch], rows: &[(usize, usize)]) -> Result<RecordBatch> {
     crate::merge::gather(batches, rows)
+}
+
+/// How many bytes of rows are gathered at once, as with the default memory budget.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Puts canonical batches in the order of a write, with one thread, and gathers them in that order if asked to; the number of rows.
+///
+/// # Errors
+/// `InvalidInput` if the spec does not fit.
+pub async fn sort(batches: &[RecordBatch], spec: &BucketSpec, gather: bool) -> Result<usize> {
+    let schema = batches[0].schema();
+    let placement = Arc::new(Placement::new(&schema, spec, &spec.order_indices(&schema)?)?);
+    let sorted = Arc::new(SortedRows::sort(placement, batches.to_vec(), 1, PIECE_BYTES).await?);
+    if !gather {
+        return Ok(sorted.rows());
+    }
+    let mut pieces = sorted.pieces(0..sorted.buckets().count());
+    let mut rows = 0;
+    while let Some((_, piece)) = pieces.next()? {
+        rows += piece.num_rows();
+    }
+    Ok(rows)
 }

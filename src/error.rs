@@ -22,8 +22,9 @@ pub enum ErrorKind {
     /// Things that are fine by themselves do not fit together: key types, bucket functions, orders or schemas of the inputs of a plan,
     /// or a slot descriptor and a plan. The message lists **every** difference with both sides. Cast, rename or rewrite one side.
     Incompatible,
-    /// A run is not in its declared order. Names the file, the row, the previous and the offending key. The result so far must be
-    /// discarded; rewrite the run's dataset from its source.
+    /// Rows are not in their declared order. Names the row, the previous and the offending key, and the file if the rows are those of a run: the
+    /// result so far must be discarded; rewrite the run's dataset from its source. Of rows that are being written, nothing became visible; the
+    /// message says what to do.
     Unsorted,
     /// A row is not in the bucket that its key hashes to. Names the file, the row and both buckets. Rewrite the dataset from its source.
     Misplaced,
@@ -156,7 +157,7 @@ impl Error {
         self.0.path.as_deref()
     }
 
-    /// The row of [`path`](Self::path) that the error is about, counted from 0, if there is one.
+    /// The row of [`path`](Self::path), or without one of the rows handed in, that the error is about, counted from 0, if there is one.
     pub fn row(&self) -> Option<u64> {
         self.0.row
     }

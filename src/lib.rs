@@ -91,6 +91,7 @@
 //! | --- | --- |
 //! | describe buckets, keys and order | [`BucketSpec`]; how many buckets: `docs/buckets.md` |
 //! | write | [`DatasetWriter`], [`WriteOptions`], [`WriteMode`]; over many processes [`WriteTicket`] |
+//! | write rows that are in order already | [`InputOrder`] |
 //! | watch a write | [`DatasetWriterBuilder::with_progress`], [`WriteSummary`], `tracing` spans |
 //! | open, inspect, check | [`Dataset`], [`Partitions`] |
 //! | choose what to read | [`Source`] with its columns, a [`Predicate`], a [`KeyRange`] or a [`KeySet`] |
@@ -176,8 +177,8 @@ pub use validate::ValidationReport;
 pub use write::{
     DEFAULT_COMPRESSION, DEFAULT_COMPRESSION_THRESHOLD, DEFAULT_ENCODING, DEFAULT_MAX_ROW_GROUP_ROWS,
     DEFAULT_MEMORY_BUDGET, DEFAULT_PAGE_BYTES, DEFAULT_PAGE_ROWS, DEFAULT_ROW_GROUP_BYTES, DatasetWriter,
-    DatasetWriterBuilder, Encoding, WriteMode, WriteOptions, WritePhase, WriteProgress, WriteSummary, WriteTicket,
-    WrittenRuns,
+    DatasetWriterBuilder, Encoding, InputOrder, WriteMode, WriteOptions, WritePhase, WriteProgress, WriteSummary,
+    WriteTicket, WrittenRuns,
 };
 
 /// The README's example, compiled and run with the examples of the docs.

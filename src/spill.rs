@@ -119,18 +119,25 @@ impl Spill {
         self.0.values().map(|segment| segment.bytes).sum()
     }
 
-    /// The rows of a bucket, if it has any.
-    pub(crate) fn read(&self, bucket: u32) -> Result<Option<SegmentReader>> {
-        self.0.get(&bucket).map(SegmentReader::new).transpose()
+    /// The rows of a bucket, if it has any; nothing is opened.
+    pub(crate) fn segment(&self, bucket: u32) -> Option<Segment> {
+        self.0.get(&bucket).cloned()
     }
 }
 
 /// One bucket's rows in a spill file.
 #[derive(Debug, Clone)]
-struct Segment {
+pub(crate) struct Segment {
     file: Arc<SpillFile>,
     offset: u64,
     bytes: u64,
+}
+
+impl Segment {
+    /// Begins to read the rows.
+    pub(crate) fn read(&self) -> Result<SegmentReader> {
+        SegmentReader::new(self)
+    }
 }
 
 /// Writes a spill file, bucket after bucket.
@@ -302,7 +309,7 @@ impl Overflow for SpilledRows {
             Rows::Read(spill, _) => spill,
             Rows::Broken => return Err(broken()),
         };
-        let reader = spill.read(ALL_ROWS)?;
+        let reader = spill.segment(ALL_ROWS).map(|segment| segment.read()).transpose()?;
         self.rows = Rows::Read(spill, reader);
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! canonical bytes of each type are those of `docs/format.md` section 5; its known answers hold this code to the format. The internal
 //! functions rely on canonical key columns of equal length; [`BucketSpec::hashes`] accepts every Arrow layout.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -16,6 +17,7 @@ use arrow::datatypes::{
     UInt32Type, UInt64Type,
 };
 
+use crate::bucket::murmur3::{hash_bytes, hash_i64};
 use crate::error::{Error, Result};
 use crate::schema::{canonical_type, cast_batch};
 use crate::spec::{BucketCount, BucketFunction, BucketSpec};
@@ -26,8 +28,12 @@ use crate::spec::{BucketCount, BucketFunction, BucketSpec};
 /// `InvalidInput` if a timestamp in milliseconds has no value in microseconds; `Internal` for a column that cannot be a key.
 pub(crate) fn bucket_ids(function: BucketFunction, key: &[ArrayRef], buckets: BucketCount) -> Result<Vec<u32>> {
     let mut ids = hash_rows(function, key)?;
-    for id in &mut ids {
-        *id = bucket_of(*id, buckets);
+    if buckets.is_power_of_two() {
+        // The remainder without a division, which takes longer than half of the hash. No mask has the bit of the sign.
+        let mask = buckets.get() - 1;
+        ids.iter_mut().for_each(|id| *id &= mask);
+    } else {
+        ids.iter_mut().for_each(|id| *id = bucket_of(*id, buckets));
     }
     Ok(ids)
 }
@@ -84,7 +90,11 @@ fn chain(column: &ArrayRef, hashes: &mut [u32]) -> Result<()> {
 }
 
 fn chain_booleans(column: &BooleanArray, hashes: &mut [u32]) {
-    for_valid(column, hashes, |row, hash| *hash = murmur3(&i64::from(column.value(row)).to_le_bytes(), *hash));
+    for_valid(column, hashes, |rows, hashes| {
+        for (hash, row) in hashes.iter_mut().zip(rows) {
+            *hash = hash_i64(i64::from(column.value(row)), *hash);
+        }
+    });
 }
 
 fn chain_integers<T: ArrowPrimitiveType>(
@@ -93,40 +103,50 @@ fn chain_integers<T: ArrowPrimitiveType>(
     widen: impl Fn(T::Native) -> i64,
 ) {
     let values = column.values();
-    for_valid(column, hashes, |row, hash| *hash = murmur3(&widen(values[row]).to_le_bytes(), *hash));
+    for_valid(column, hashes, |rows, hashes| {
+        for (hash, value) in hashes.iter_mut().zip(&values[rows]) {
+            *hash = hash_i64(widen(*value), *hash);
+        }
+    });
 }
 
 fn chain_milliseconds(column: &PrimitiveArray<TimestampMillisecondType>, hashes: &mut [u32]) -> Result<()> {
+    let values = column.values();
     let mut overflow = None;
-    for_valid(column, hashes, |row, hash| match column.value(row).checked_mul(1000) {
-        Some(micros) => *hash = murmur3(&micros.to_le_bytes(), *hash),
-        None => overflow = Some(column.value(row)),
+    for_valid(column, hashes, |rows, _| {
+        overflow = overflow.or_else(|| values[rows].iter().find(|millis| millis.checked_mul(1000).is_none()));
     });
-    match overflow {
-        None => Ok(()),
-        Some(value) => Err(Error::invalid_input(format!(
+    if let Some(value) = overflow {
+        return Err(Error::invalid_input(format!(
             "a timestamp key is out of the range of microseconds, milliseconds=`{value}`"
-        ))),
+        )));
     }
+    chain_integers(column, hashes, |millis| millis.wrapping_mul(1000));
+    Ok(())
 }
 
 fn chain_decimals(column: &Decimal128Array, hashes: &mut [u32]) {
     let values = column.values();
-    for_valid(column, hashes, |row, hash| {
-        let bytes = values[row].to_be_bytes();
-        *hash = murmur3(&bytes[16 - shortest_length(values[row])..], *hash);
+    for_valid(column, hashes, |rows, hashes| {
+        for (hash, value) in hashes.iter_mut().zip(&values[rows]) {
+            *hash = hash_bytes(&value.to_be_bytes()[16 - shortest_length(*value)..], *hash);
+        }
     });
 }
 
 fn chain_bytes<'a, T: AsRef<[u8]> + 'a>(column: impl ArrayAccessor<Item = T>, hashes: &mut [u32]) {
-    for_valid(&column, hashes, |row, hash| *hash = murmur3(column.value(row).as_ref(), *hash));
+    for_valid(&column, hashes, |rows, hashes| {
+        for (hash, row) in hashes.iter_mut().zip(rows) {
+            *hash = hash_bytes(column.value(row).as_ref(), *hash);
+        }
+    });
 }
 
-/// Calls `f` with the row and the hash of every row that is not null.
-fn for_valid(column: &dyn Array, hashes: &mut [u32], mut f: impl FnMut(usize, &mut u32)) {
+/// Calls `f` with every stretch of rows that are not null, and their hashes.
+fn for_valid(column: &dyn Array, hashes: &mut [u32], mut f: impl FnMut(Range<usize>, &mut [u32])) {
     match column.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => hashes.iter_mut().enumerate().for_each(|(row, hash)| f(row, hash)),
-        Some(nulls) => nulls.valid_indices().for_each(|row| f(row, &mut hashes[row])),
+        None => f(0..hashes.len(), hashes),
+        Some(nulls) => nulls.valid_slices().for_each(|(start, end)| f(start..end, &mut hashes[start..end])),
     }
 }
 
@@ -134,11 +154,6 @@ fn for_valid(column: &dyn Array, hashes: &mut [u32], mut f: impl FnMut(usize, &m
 fn shortest_length(value: i128) -> usize {
     let sign_bits = if value < 0 { value.leading_ones() } else { value.leading_zeros() };
     (128 - sign_bits) as usize / 8 + 1
-}
-
-#[expect(clippy::expect_used, reason = "reading from a slice cannot fail")]
-fn murmur3(mut bytes: &[u8], seed: u32) -> u32 {
-    murmur3::murmur3_32(&mut bytes, seed).expect("reading from a slice cannot fail")
 }
 
 impl BucketSpec {

@@ -1,7 +1,8 @@
-//! Placement: which bucket a row lies in (`function`) and which buckets of different datasets meet (`align`).
+//! Placement: which bucket a row lies in (`function`, by the hash in `murmur3`) and which buckets of different datasets meet (`align`).
 
 mod align;
 mod function;
+mod murmur3;
 #[cfg(test)]
 mod tests;
 

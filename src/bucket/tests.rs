@@ -9,9 +9,10 @@ use arrow::array::{
     TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use proptest::prelude::*;
 
+use super::murmur3::{hash_bytes, hash_i64};
 use super::*;
 use crate::error::ErrorKind;
 use crate::spec::{BucketCount, BucketFunction, BucketSpec};
@@ -35,6 +36,11 @@ fn hashes(columns: Vec<ArrayRef>) -> Vec<i32> {
 fn hash(column: impl Array + 'static) -> i32 {
     assert_eq!(column.len(), 1);
     hashes(vec![Arc::new(column)])[0]
+}
+
+/// The hash by the crate `murmur3`.
+fn reference(mut bytes: &[u8], seed: u32) -> u32 {
+    ::murmur3::murmur3_32(&mut bytes, seed).unwrap()
 }
 
 fn days(date: &str) -> i32 {
@@ -221,9 +227,9 @@ fn sliced_columns_of_every_kind_hash_as_their_rows() {
 fn columns_are_chained_and_nulls_leave_the_hash_as_it_is() {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(34), Some(34), None, None]));
     let names: ArrayRef = Arc::new(StringArray::from(vec![Some("abc"), None, Some("abc"), None]));
-    let first = murmur3::murmur3_32(&mut 34_i64.to_le_bytes().as_slice(), 0).unwrap();
-    let both = murmur3::murmur3_32(&mut b"abc".as_slice(), first).unwrap();
-    let second = murmur3::murmur3_32(&mut b"abc".as_slice(), 0).unwrap();
+    let first = reference(&34_i64.to_le_bytes(), 0);
+    let both = reference(b"abc", first);
+    let second = reference(b"abc", 0);
     let expected = [both, first, second, 0].map(u32::cast_signed);
     assert_eq!(hashes(vec![Arc::clone(&numbers), Arc::clone(&names)]), expected);
     // A null anywhere hashes as if its column were not there; the order of columns matters.
@@ -261,7 +267,120 @@ fn slots_are_the_greatest_common_divisor_of_all_counts() {
     assert_eq!(gcd(&[u32::MAX, u32::MAX]), Some(u32::MAX));
 }
 
+/// The same numbers as a column of every type that can be a key, with the canonical bytes of a value.
+fn columns_of(numbers: &[Option<i64>]) -> Vec<(ArrayRef, Vec<Option<Vec<u8>>>)> {
+    let bytes = |to: &dyn Fn(i64) -> i64| -> Vec<Option<Vec<u8>>> {
+        numbers.iter().map(|n| n.map(|n| to(n).to_le_bytes().to_vec())).collect()
+    };
+    macro_rules! narrow {
+        ($array:ty, $native:ty) => {
+            (
+                Arc::new(numbers.iter().map(|n| n.map(|n| n as $native)).collect::<$array>()) as ArrayRef,
+                bytes(&|n| n as $native as i64),
+            )
+        };
+    }
+    let times = |unit| cast(&Int64Array::from(numbers.to_vec()), &DataType::Timestamp(unit, None)).unwrap();
+    let millis: Int64Array = numbers.iter().map(|n| n.map(|n| n / 1000)).collect();
+    let millis = cast(&millis, &DataType::Timestamp(TimeUnit::Millisecond, None)).unwrap();
+    let text = |n: i64| "text".repeat((n.unsigned_abs() % 9) as usize) + &n.to_string()[..1];
+    let decimal = |n: i64| i128::from(n) << (n.unsigned_abs() % 60);
+    let shortest = |value: i128| {
+        let bytes = value.to_be_bytes();
+        let spare = |at: &usize| i128::from_be_bytes(bytes) == (value << (8 * at)) >> (8 * at);
+        bytes[(0..16).rev().find(spare).unwrap()..].to_vec()
+    };
+    vec![
+        narrow!(Int8Array, i8),
+        narrow!(Int16Array, i16),
+        narrow!(Int32Array, i32),
+        narrow!(Int64Array, i64),
+        narrow!(UInt8Array, u8),
+        narrow!(UInt16Array, u16),
+        narrow!(UInt32Array, u32),
+        narrow!(UInt64Array, u64),
+        narrow!(Date32Array, i32),
+        (millis, bytes(&|n| n / 1000 * 1000)),
+        (times(TimeUnit::Microsecond), bytes(&|n| n)),
+        (times(TimeUnit::Nanosecond), bytes(&|n| n.div_euclid(1000))),
+        (
+            Arc::new(numbers.iter().map(|n| n.map(|n| n % 2 == 0)).collect::<BooleanArray>()),
+            bytes(&|n| i64::from(n % 2 == 0)),
+        ),
+        (
+            Arc::new(numbers.iter().map(|n| n.map(decimal)).collect::<Decimal128Array>()),
+            numbers.iter().map(|n| n.map(|n| shortest(decimal(n)))).collect(),
+        ),
+        (
+            Arc::new(numbers.iter().map(|n| n.map(text)).collect::<StringViewArray>()),
+            numbers.iter().map(|n| n.map(|n| text(n).into_bytes())).collect(),
+        ),
+        (
+            Arc::new(numbers.iter().map(|n| n.map(|n| text(n).into_bytes())).collect::<BinaryArray>()),
+            numbers.iter().map(|n| n.map(|n| text(n).into_bytes())).collect(),
+        ),
+        (
+            Arc::new(
+                FixedSizeBinaryArray::try_from_sparse_iter_with_size(
+                    numbers.iter().map(|n| n.map(|n| n.to_be_bytes()[1..].to_vec())),
+                    7,
+                )
+                .unwrap(),
+            ),
+            numbers.iter().map(|n| n.map(|n| n.to_be_bytes()[1..].to_vec())).collect(),
+        ),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn differential_bytes_of_any_length_hash_as_by_the_reference(bytes in proptest::collection::vec(any::<u8>(), 64), seed: u32) {
+        for len in 0..=64 {
+            prop_assert_eq!(hash_bytes(&bytes[..len], seed), reference(&bytes[..len], seed));
+        }
+    }
+
+    #[test]
+    fn differential_integers_hash_as_their_bytes(value: i64, seed: u32) {
+        prop_assert_eq!(hash_i64(value, seed), reference(&value.to_le_bytes(), seed));
+        prop_assert_eq!(hash_i64(value, seed), hash_bytes(&value.to_le_bytes(), seed));
+    }
+
+    #[test]
+    fn differential_columns_of_every_type_hash_as_by_the_reference(
+        numbers in proptest::collection::vec(proptest::option::weighted(0.8, any::<i64>()), 0..40),
+        dense in proptest::collection::vec(any::<i64>().prop_map(Some), 0..40),
+        from in 0_usize..5,
+    ) {
+        for numbers in [numbers, dense] {
+            // The hash of the first column is the seed of the second.
+            let seeds: ArrayRef = Arc::new((0..numbers.len() as i64).collect::<Int64Array>());
+            let from = from.min(numbers.len());
+            for (column, bytes) in columns_of(&numbers) {
+                let expected: Vec<i32> = (from..numbers.len())
+                    .map(|row| {
+                        let seed = reference(&(row as i64).to_le_bytes(), 0);
+                        bytes[row].as_ref().map_or(seed, |bytes| reference(bytes, seed)).cast_signed()
+                    })
+                    .collect();
+                let rest = |column: &ArrayRef| column.slice(from, numbers.len() - from);
+                prop_assert_eq!(hashes(vec![rest(&seeds), rest(&column)]), expected, "{}", column.data_type());
+            }
+        }
+    }
+
+    #[test]
+    fn differential_bucket_ids_are_remainders_of_hashes(
+        numbers in proptest::collection::vec(any::<i64>(), 1..100),
+        n in prop_oneof![1_u32..5000, (0_u32..32).prop_map(|bits| 1 << bits), Just(u32::MAX)],
+    ) {
+        let column: ArrayRef = Arc::new(Int64Array::from(numbers));
+        let key = [column];
+        let hashes = hash_rows(BucketFunction::IcebergMurmur3V1, &key).unwrap();
+        let expected: Vec<u32> = hashes.into_iter().map(|hash| (hash & 0x7fff_ffff) % n).collect();
+        prop_assert_eq!(bucket_ids(BucketFunction::IcebergMurmur3V1, &key, count(n)).unwrap(), expected);
+    }
+
     #[test]
     fn law_a_bucket_modulo_a_divisor_is_the_bucket_of_the_divisor(hash: u32, divisor in 1_u32..2000, factor in 1_u32..1000) {
         let (divisor, n) = (count(divisor), count(divisor * factor));

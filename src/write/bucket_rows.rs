@@ -1,5 +1,7 @@
-//! All rows of one bucket in order: what lies in memory, what lies in spills, or a k-way merge of both.
+//! All rows of one bucket in order: what lies in spills and what lies in memory, by a k-way merge or, of input that was in order, one part after
+//! the other.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -7,7 +9,8 @@ use arrow::datatypes::SchemaRef;
 
 use crate::error::Result;
 use crate::merge::{SortedMerge, Step};
-use crate::spill::{SegmentReader, Spill};
+use crate::spill::{Segment, SegmentReader, Spill};
+use crate::write::options::InputOrder;
 use crate::write::parallel::PIECE_ROWS;
 use crate::write::partition::{Pieces, SortedRows};
 
@@ -15,45 +18,52 @@ use crate::write::partition::{Pieces, SortedRows};
 #[derive(Debug)]
 enum Part {
     Memory(Pieces),
-    Spilled(SegmentReader),
+    Spilled(Segment),
+    /// A spilled part from its first row on.
+    Open(SegmentReader),
 }
 
 impl Part {
     fn next(&mut self) -> Result<Option<RecordBatch>> {
         match self {
             Self::Memory(pieces) => Ok(pieces.next()?.map(|(_, batch)| batch)),
-            Self::Spilled(segment) => segment.next(),
+            Self::Spilled(segment) => {
+                let mut rows = segment.read()?;
+                let first = rows.next();
+                *self = Self::Open(rows);
+                first
+            }
+            Self::Open(rows) => rows.next(),
         }
     }
 }
 
 /// The rows of one bucket in order; rows of equal keys in order of arrival.
 ///
-/// Holds one piece of every part, and one of output.
+/// Holds one piece of every part, and one of output; of input that was in order, one piece of one part.
 #[derive(Debug)]
 pub(super) struct BucketRows {
-    parts: Vec<Part>,
-    /// Absent for a single part, which is in order already.
+    parts: VecDeque<Part>,
+    /// Absent if the parts are in order one after the other, as a single part is.
     merge: Option<SortedMerge>,
 }
 
 impl BucketRows {
-    /// The rows of `bucket` in `spills`, oldest first, and in `memory`, which arrived last.
+    /// The rows of `bucket` in `spills`, oldest first, and in `memory`, which arrived last, all of them in the order `input`.
     pub(super) fn open(
+        input: InputOrder,
         schema: &SchemaRef,
         order: &[usize],
         spills: &[Spill],
         memory: Option<&Arc<SortedRows>>,
         bucket: u32,
     ) -> Result<Self> {
-        let mut parts = vec![];
-        for spill in spills {
-            parts.extend(spill.read(bucket)?.map(Part::Spilled));
-        }
-        parts.extend(memory.map(|rows| Part::Memory(rows.bucket(bucket))));
-        let merge = match parts.len() {
-            0 | 1 => None,
-            inputs => Some(SortedMerge::new(schema, order, inputs, PIECE_ROWS)?),
+        let spilled = spills.iter().filter_map(|spill| spill.segment(bucket)).map(Part::Spilled);
+        let parts: VecDeque<Part> = spilled.chain(memory.map(|rows| Part::Memory(rows.bucket(bucket)))).collect();
+        let merge = match (input, parts.len()) {
+            // No later part has a smaller row, and among equal rows those of an earlier part come first.
+            (InputOrder::Sorted, _) | (InputOrder::Any, 0 | 1) => None,
+            (InputOrder::Any, inputs) => Some(SortedMerge::new(schema, order, inputs, PIECE_ROWS)?),
         };
         Ok(Self { parts, merge })
     }
@@ -61,7 +71,13 @@ impl BucketRows {
     pub(super) fn next(&mut self) -> Result<Option<RecordBatch>> {
         let Self { parts, merge } = self;
         let Some(merge) = merge else {
-            return parts.first_mut().map_or(Ok(None), Part::next);
+            while let Some(part) = parts.front_mut() {
+                if let Some(batch) = part.next()? {
+                    return Ok(Some(batch));
+                }
+                parts.pop_front();
+            }
+            return Ok(None);
         };
         loop {
             match merge.step()? {

@@ -74,6 +74,20 @@ pub enum Encoding {
     Plain,
 }
 
+/// The order in which rows come to a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum InputOrder {
+    /// Any: the rows are sorted. Rows that happen to be sorted cost little more than `Sorted` ones until they exceed the memory budget.
+    #[default]
+    Any,
+    /// By the key columns, then the sort columns, ascending with nulls last, over all batches that a writer is given. Nothing is sorted, and what
+    /// was spilled is read one spill after the other, however many there are. The bytes written are those of `Any`. Every row is compared with the
+    /// one before it; a smaller one fails the write with `Unsorted`.
+    Sorted,
+}
+
 /// Tuning of a write.
 ///
 /// # Memory
@@ -98,6 +112,9 @@ pub struct WriteOptions {
     pub memory_budget: usize,
     /// The local folder for spill files, which exist only as long as the writer; `None` is the system's folder for temporary files.
     pub spill_dir: Option<PathBuf>,
+    /// The order in which the rows come. Default [`InputOrder::Any`]. What [`Plan::transform`](crate::Plan::transform) writes is in order anyhow,
+    /// and checked whatever is said here.
+    pub input_order: InputOrder,
     /// The most rows of a row group, at least 1. Default [`DEFAULT_MAX_ROW_GROUP_ROWS`].
     pub max_row_group_rows: usize,
     /// The encoded and compressed size in bytes at which a row group ends, at least 1. Default [`DEFAULT_ROW_GROUP_BYTES`].
@@ -123,6 +140,7 @@ impl Default for WriteOptions {
         Self {
             memory_budget: DEFAULT_MEMORY_BUDGET,
             spill_dir: None,
+            input_order: InputOrder::default(),
             max_row_group_rows: DEFAULT_MAX_ROW_GROUP_ROWS,
             row_group_bytes: DEFAULT_ROW_GROUP_BYTES,
             page_rows: DEFAULT_PAGE_ROWS,
@@ -147,6 +165,13 @@ impl WriteOptions {
     #[must_use]
     pub fn with_spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.spill_dir = Some(dir.as_ref().to_path_buf());
+        self
+    }
+
+    /// Sets [`input_order`](Self::input_order), by default [`InputOrder::Any`].
+    #[must_use]
+    pub fn with_input_order(mut self, order: InputOrder) -> Self {
+        self.input_order = order;
         self
     }
 
@@ -211,6 +236,7 @@ impl WriteOptions {
         let Self {
             memory_budget: _,
             spill_dir: _,
+            input_order: _,
             max_row_group_rows,
             row_group_bytes,
             page_rows,

@@ -19,6 +19,7 @@ const SHOWN_CHARS: usize = 64;
 #[derive(Debug)]
 pub(super) struct OrderCheck {
     order: Vec<usize>,
+    remedy: &'static str,
     converter: RowConverter,
     /// The last row of the batch before.
     last: Option<OwnedRow>,
@@ -26,9 +27,11 @@ pub(super) struct OrderCheck {
 }
 
 impl OrderCheck {
-    pub(super) fn new(schema: &SchemaRef, order: &[usize]) -> Result<Self> {
+    /// A check of the columns at `order`; `remedy` is what a message says to do.
+    pub(super) fn new(schema: &SchemaRef, order: &[usize], remedy: &'static str) -> Result<Self> {
         Ok(Self {
             order: order.to_vec(),
+            remedy,
             converter: RowConverter::new(sort_fields(schema, order))?,
             last: None,
             rows: 0,
@@ -97,8 +100,12 @@ impl OrderCheck {
     }
 
     fn unsorted(&self, row: usize, previous: &[ArrayRef], key: &[ArrayRef]) -> Error {
-        let message =
-            format!("a row is less than the one before it, previous=`{}`, key=`{}`", show(previous), show(key));
+        let message = format!(
+            "a row is less than the one before it; {}, previous=`{}`, key=`{}`",
+            self.remedy,
+            show(previous),
+            show(key)
+        );
         Error::new(ErrorKind::Unsorted, message).with_row(self.rows + row as u64)
     }
 }

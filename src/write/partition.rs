@@ -1,62 +1,53 @@
 //! Partition and sort: buffered batches in any order become rows in the order (bucket, key, sort columns, arrival).
 //!
-//! Only references to rows move: bucket ids are computed per batch, a counting partition puts the references of each bucket side by
-//! side in order of arrival, and each bucket is sorted for itself. Rows are gathered at the end, piece by piece.
+//! Only entries move, one per row, that say what the row is sorted by and where it lies (`sort_keys`). Each thread puts the entries of each bucket
+//! of its batches side by side, in order of arrival; then each bucket is put together and sorted for itself. Rows are gathered at the end, piece
+//! by piece.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::buffer::{NullBuffer, ScalarBuffer};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{SortOptions, interleave_record_batch};
-use arrow::datatypes::{ArrowNativeType, DataType, SchemaRef};
-use arrow::row::{RowConverter, Rows, SortField};
+use arrow::datatypes::SchemaRef;
+use arrow::row::SortField;
 
 use crate::bucket::bucket_ids;
 use crate::error::Result;
 use crate::footprint::{Cutter, RowSizes};
 use crate::spec::BucketSpec;
 use crate::write::parallel::{PIECE_ROWS, in_parallel, split_evenly};
+use crate::write::sort_keys::{Encoded, Encoding, Packed, Packing, RowRef, SortKeys, Span, is_integer};
 
 /// Buffers of fewer rows are sorted by one thread.
 const MIN_ROWS_PER_JOB: usize = 16 << 10;
 
 /// Where rows go and in which order they stand there.
 #[derive(Debug)]
-pub(super) struct Placement {
+pub(crate) struct Placement {
     spec: BucketSpec,
     key: Vec<usize>,
     order: Vec<usize>,
     sort_fields: Vec<SortField>,
-    /// The order is that of one integer, date or timestamp column.
-    by_integer: bool,
+    /// All order columns have types that can be packed.
+    by_integers: bool,
 }
 
 impl Placement {
-    /// `schema` is canonical.
-    pub(super) fn new(schema: &SchemaRef, spec: &BucketSpec) -> Result<Self> {
-        let order = spec.order_indices(schema)?;
-        let by_integer = matches!(order.as_slice(), [only] if is_integer(schema.field(*only).data_type()));
+    /// Buckets by `spec` and orders by the columns at `order`; by none, rows stay in order of arrival. `schema` is canonical.
+    pub(crate) fn new(schema: &SchemaRef, spec: &BucketSpec, order: &[usize]) -> Result<Self> {
         Ok(Self {
             spec: spec.clone(),
             key: spec.key_indices(schema)?,
-            sort_fields: sort_fields(schema, &order),
-            order,
-            by_integer,
+            order: order.to_vec(),
+            sort_fields: sort_fields(schema, order),
+            by_integers: order.iter().all(|i| is_integer(schema.field(*i).data_type())),
         })
     }
 
-    fn place(&self, batch: &RecordBatch) -> Result<Placed> {
-        let columns =
-            |indices: &[usize]| indices.iter().map(|i| Arc::clone(batch.column(*i))).collect::<Vec<ArrayRef>>();
-        let buckets = bucket_ids(self.spec.function(), &columns(&self.key), self.spec.buckets())?;
-        let keys = if self.by_integer {
-            let column = batch.column(self.order[0]);
-            Keys::Integers(integers(column), column.nulls().filter(|n| n.null_count() > 0).cloned())
-        } else {
-            Keys::Rows(RowConverter::new(self.sort_fields.clone())?.convert_columns(&columns(&self.order))?)
-        };
-        Ok(Placed { buckets, keys, sizes: RowSizes::of_batch(batch) })
+    fn bucket_ids(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
+        let key: Vec<ArrayRef> = self.key.iter().map(|i| Arc::clone(batch.column(*i))).collect();
+        bucket_ids(self.spec.function(), &key, self.spec.buckets())
     }
 }
 
@@ -66,57 +57,10 @@ pub(super) fn sort_fields(schema: &SchemaRef, order: &[usize]) -> Vec<SortField>
     order.iter().map(|i| SortField::new_with_options(schema.field(*i).data_type().clone(), ascending)).collect()
 }
 
-/// What is known of a batch's rows.
-struct Placed {
-    buckets: Vec<u32>,
-    keys: Keys,
-    sizes: RowSizes,
-}
-
-/// The order of a batch's rows in comparable form.
-enum Keys {
-    /// Values that order as the column does; meaningless where the column is null.
-    Integers(ScalarBuffer<i64>, Option<NullBuffer>),
-    Rows(Rows),
-}
-
-fn is_integer(data_type: &DataType) -> bool {
-    data_type.is_integer() || matches!(data_type, DataType::Date32 | DataType::Timestamp(_, _))
-}
-
-/// The values of an integer, date or timestamp column as `i64` of the same order.
-fn integers(column: &ArrayRef) -> ScalarBuffer<i64> {
-    fn widen<T: ArrowNativeType>(column: &ArrayRef, to: impl Fn(T) -> i64) -> ScalarBuffer<i64> {
-        native::<T>(column).iter().map(|v| to(*v)).collect()
-    }
-    fn native<T: ArrowNativeType>(column: &ArrayRef) -> ScalarBuffer<T> {
-        let data = column.to_data();
-        ScalarBuffer::new(data.buffers()[0].clone(), data.offset(), data.len())
-    }
-    match column.data_type() {
-        DataType::Int8 => widen::<i8>(column, i64::from),
-        DataType::Int16 => widen::<i16>(column, i64::from),
-        DataType::Int32 | DataType::Date32 => widen::<i32>(column, i64::from),
-        DataType::UInt8 => widen::<u8>(column, i64::from),
-        DataType::UInt16 => widen::<u16>(column, i64::from),
-        DataType::UInt32 => widen::<u32>(column, i64::from),
-        // Flipping the top bit maps unsigned order onto signed order.
-        DataType::UInt64 => widen::<u64>(column, |v| (v ^ (1 << 63)) as i64),
-        _ => native::<i64>(column),
-    }
-}
-
-/// A row of the buffer.
-#[derive(Debug, Clone, Copy, Default)]
-struct RowRef {
-    batch: u32,
-    row: u32,
-}
-
 /// Buffered rows in their order: by bucket, then key and sort columns, then arrival.
 #[derive(Debug)]
-pub(super) struct SortedRows {
-    batches: Vec<RecordBatch>,
+pub(crate) struct SortedRows {
+    batches: Arc<Vec<RecordBatch>>,
     sizes: Vec<RowSizes>,
     order: Vec<RowRef>,
     /// The buckets that have rows, ascending, with their ranges of `order`.
@@ -124,12 +68,24 @@ pub(super) struct SortedRows {
     piece_bytes: u64,
 }
 
+/// Batches on their way to [`SortedRows`].
+#[derive(Debug)]
+struct Unsorted {
+    placement: Arc<Placement>,
+    batches: Arc<Vec<RecordBatch>>,
+    /// Consecutive batches for each thread.
+    parts: Vec<Range<usize>>,
+    jobs: usize,
+    piece_bytes: u64,
+}
+
 impl SortedRows {
     /// Sorts the rows of canonical `batches`, with up to `jobs` threads.
     ///
-    /// Time is that of hashing and sorting; memory beyond the batches is 8 bytes per row, and while sorting 24 for an integer key, else
-    /// 32 and the encoded order columns.
-    pub(super) async fn sort(
+    /// Time is that of hashing and sorting. Memory beyond the batches is 8 bytes per row. While sorting it is 16 where key and position fit into 64
+    /// bits, else 24, again 8 or 16 for the rows of the buckets at hand, and the encoded order columns if they are no integers or do not fit into
+    /// 128 bits.
+    pub(crate) async fn sort(
         placement: Arc<Placement>,
         batches: Vec<RecordBatch>,
         jobs: usize,
@@ -137,50 +93,32 @@ impl SortedRows {
     ) -> Result<Self> {
         let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
         let jobs = jobs.min(rows.iter().sum::<usize>() / MIN_ROWS_PER_JOB).max(1);
-
-        let parts = split_evenly(&rows, jobs).into_iter().map(|range| batches[range].to_vec()).collect();
-        let place = {
-            let placement = Arc::clone(&placement);
-            move |part: Vec<RecordBatch>| part.iter().map(|batch| placement.place(batch)).collect::<Result<Vec<_>>>()
-        };
-        let placed: Arc<Vec<Placed>> = Arc::new(in_parallel(parts, place).await?.into_iter().flatten().collect());
-
-        let bucket_count = placement.spec.buckets().get() as usize;
-        let (refs, buckets) = {
-            let placed = Arc::clone(&placed);
-            crate::task::spawn_blocking(move || Ok(partition(&placed, bucket_count))).await?
-        };
-
-        let weights: Vec<usize> = buckets.iter().map(|(_, range)| range.len()).collect();
-        let parts = split_evenly(&weights, jobs)
-            .into_iter()
-            .map(|part| {
-                let buckets = buckets[part].to_vec();
-                let rows = buckets[0].1.start..buckets[buckets.len() - 1].1.end;
-                (refs[rows].to_vec(), buckets)
-            })
-            .collect();
-        drop(refs);
-        let sort = {
-            let placed = Arc::clone(&placed);
-            move |(mut refs, buckets): (Vec<RowRef>, Vec<(u32, Range<usize>)>)| {
-                let start = buckets[0].1.start;
-                for (_, range) in buckets {
-                    sort_bucket(&placed, &mut refs[range.start - start..range.end - start]);
-                }
-                Ok(refs)
+        let parts = split_evenly(&rows, jobs);
+        let unsorted = Unsorted { placement, batches: Arc::new(batches), parts, jobs, piece_bytes };
+        if unsorted.placement.by_integers {
+            let spans = unsorted.survey(|batch, placement| Ok(Span::of_batch(batch, &placement.order))).await?;
+            let packing = Packing::new(&unsorted.placement.order, &spans, &unsorted.batches);
+            if let Some(keys) = Packed::<u64>::new(&packing) {
+                return unsorted.sort(keys).await;
             }
+            if let Some(keys) = Packed::<u128>::new(&packing) {
+                return unsorted.sort(keys).await;
+            }
+        }
+        let encode = |batch: &RecordBatch, placement: &Placement| {
+            Encoding::of_batch(batch, &placement.order, &placement.sort_fields)
         };
-        let order = in_parallel(parts, sort).await?.concat();
-        let sizes = match Arc::try_unwrap(placed) {
-            Ok(placed) => placed.into_iter().map(|p| p.sizes).collect(),
-            Err(placed) => placed.iter().map(|p| p.sizes.clone()).collect(),
-        };
-        Ok(Self { batches, sizes, order, buckets, piece_bytes })
+        let keys = Encoded::new(unsorted.survey(encode).await?);
+        unsorted.sort(keys).await
+    }
+
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.order.len()
     }
 
     /// The buckets that have rows, ascending.
-    pub(super) fn buckets(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn buckets(&self) -> impl Iterator<Item = u32> {
         self.buckets.iter().map(|(bucket, _)| *bucket)
     }
 
@@ -191,7 +129,7 @@ impl SortedRows {
     }
 
     /// The rows of these positions in [`buckets`](Self::buckets), in order.
-    pub(super) fn pieces(self: &Arc<Self>, buckets: Range<usize>) -> Pieces {
+    pub(crate) fn pieces(self: &Arc<Self>, buckets: Range<usize>) -> Pieces {
         Pieces { rows: Arc::clone(self), buckets, at: 0, ready: vec![].into_iter() }
     }
 
@@ -211,68 +149,102 @@ impl SortedRows {
     }
 }
 
-/// Puts the rows of each bucket side by side, in order of arrival.
-fn partition(placed: &[Placed], bucket_count: usize) -> (Vec<RowRef>, Vec<(u32, Range<usize>)>) {
-    let mut counts = vec![0_usize; bucket_count];
-    for bucket in placed.iter().flat_map(|p| &p.buckets) {
-        counts[*bucket as usize] += 1;
+impl Unsorted {
+    /// What `look` finds in each batch.
+    async fn survey<T: Send + 'static>(
+        &self,
+        look: impl Fn(&RecordBatch, &Placement) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let (placement, batches) = (Arc::clone(&self.placement), Arc::clone(&self.batches));
+        let look_at = move |part: Range<usize>| {
+            batches[part].iter().map(|batch| look(batch, &placement)).collect::<Result<Vec<_>>>()
+        };
+        Ok(in_parallel(self.parts.clone(), look_at).await?.into_iter().flatten().collect())
     }
-    let mut buckets = vec![];
-    let mut next = vec![0_usize; bucket_count];
-    let mut end = 0;
-    for (bucket, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-        next[bucket] = end;
-        buckets.push((bucket as u32, end..end + count));
-        end += count;
-    }
-    let mut refs = vec![RowRef::default(); end];
-    for (batch, placed) in placed.iter().enumerate() {
-        for (row, bucket) in placed.buckets.iter().enumerate() {
-            let slot = &mut next[*bucket as usize];
-            refs[*slot] = RowRef { batch: batch as u32, row: row as u32 };
-            *slot += 1;
+
+    async fn sort<K: SortKeys>(self, keys: K) -> Result<SortedRows> {
+        let Self { placement, batches, parts, jobs, piece_bytes } = self;
+        let keys = Arc::new(keys);
+        let place = {
+            let (keys, batches) = (Arc::clone(&keys), Arc::clone(&batches));
+            move |part| Placed::new(keys.as_ref(), &placement, &batches, part)
+        };
+        let mut placed = in_parallel(parts, place).await?;
+        let sizes = placed.iter_mut().flat_map(|part| std::mem::take(&mut part.sizes)).collect();
+        let placed = Arc::new(placed);
+
+        let mut buckets = vec![];
+        let mut end = 0;
+        let bucket_count = placed.first().map_or(0, |part| part.ends.len());
+        for bucket in 0..bucket_count {
+            let start = end;
+            end += placed.iter().map(|part| part.bucket(bucket).len()).sum::<usize>();
+            if end > start {
+                buckets.push((bucket as u32, start..end));
+            }
         }
+
+        let weights: Vec<usize> = buckets.iter().map(|(_, range)| range.len()).collect();
+        let parts = split_evenly(&weights, jobs).into_iter().map(|part| buckets[part].to_vec()).collect();
+        let sort = move |buckets: Vec<(u32, Range<usize>)>| {
+            let mut refs = Vec::with_capacity(buckets.iter().map(|(_, range)| range.len()).sum());
+            let (mut entries, mut spare) = (vec![], vec![]);
+            for (bucket, _) in buckets {
+                entries.clear();
+                placed.iter().for_each(|part| entries.extend_from_slice(part.bucket(bucket as usize)));
+                keys.sort(&mut entries, &mut spare);
+                refs.extend(entries.iter().map(|entry| keys.row(*entry)));
+            }
+            Ok(refs)
+        };
+        let order = in_parallel(parts, sort).await?.concat();
+        Ok(SortedRows { batches, sizes, order, buckets, piece_bytes })
     }
-    (refs, buckets)
 }
 
-/// Sorts the rows of one bucket by their keys; those of equal keys stay in order of arrival.
-fn sort_bucket(placed: &[Placed], refs: &mut [RowRef]) {
-    let sorted: Vec<RowRef> = match &placed[0].keys {
-        Keys::Integers(_, _) => {
-            let mut values = Vec::with_capacity(refs.len());
-            let mut nulls = vec![];
-            for (i, r) in refs.iter().enumerate() {
-                match &placed[r.batch as usize].keys {
-                    Keys::Integers(_, Some(valid)) if valid.is_null(r.row as usize) => nulls.push(*r),
-                    Keys::Integers(keys, _) => values.push((keys[r.row as usize], i as u32)),
-                    Keys::Rows(_) => {}
-                }
+/// The entries of some batches by bucket, in order of arrival.
+struct Placed<E> {
+    entries: Vec<E>,
+    /// Where each bucket ends in `entries`.
+    ends: Vec<usize>,
+    sizes: Vec<RowSizes>,
+}
+
+impl<E: Copy + Default> Placed<E> {
+    /// Places the batches of `part`.
+    fn new(
+        keys: &impl SortKeys<Entry = E>,
+        placement: &Placement,
+        batches: &[RecordBatch],
+        part: Range<usize>,
+    ) -> Result<Self> {
+        let ids = batches[part.clone()].iter().map(|batch| placement.bucket_ids(batch)).collect::<Result<Vec<_>>>()?;
+        let mut counts = vec![0_usize; placement.spec.buckets().get() as usize];
+        for bucket in ids.iter().flatten() {
+            counts[*bucket as usize] += 1;
+        }
+        let mut rows = 0;
+        // Where the next row of each bucket goes; in the end, where the bucket ends.
+        let mut ends = counts;
+        for count in &mut ends {
+            rows += std::mem::replace(count, rows);
+        }
+        let mut entries = vec![E::default(); rows];
+        for (number, ids) in part.clone().zip(ids) {
+            for (bucket, entry) in ids.into_iter().zip(keys.entries(number, &batches[number])) {
+                let next = &mut ends[bucket as usize];
+                entries[*next] = entry;
+                *next += 1;
             }
-            values.sort_unstable();
-            values.into_iter().map(|(_, i)| refs[i as usize]).chain(nulls).collect()
         }
-        Keys::Rows(_) => {
-            let row = |r: &RowRef| match &placed[r.batch as usize].keys {
-                Keys::Rows(rows) => rows.row(r.row as usize).data(),
-                Keys::Integers(_, _) => &[],
-            };
-            // The first bytes settle most comparisons without a visit to the rows. Padding with zeros never contradicts their order.
-            let prefix = |bytes: &[u8]| {
-                let mut padded = [0; 8];
-                let len = bytes.len().min(8);
-                padded[..len].copy_from_slice(&bytes[..len]);
-                u64::from_be_bytes(padded)
-            };
-            let mut keys: Vec<(u64, u32)> = refs.iter().enumerate().map(|(i, r)| (prefix(row(r)), i as u32)).collect();
-            keys.sort_unstable_by(|a, b| {
-                let rows = || row(&refs[a.1 as usize]).cmp(row(&refs[b.1 as usize]));
-                a.0.cmp(&b.0).then_with(rows).then_with(|| a.1.cmp(&b.1))
-            });
-            keys.into_iter().map(|(_, i)| refs[i as usize]).collect()
-        }
-    };
-    refs.copy_from_slice(&sorted);
+        let sizes = batches[part].iter().map(RowSizes::of_batch).collect();
+        Ok(Self { entries, ends, sizes })
+    }
+
+    fn bucket(&self, bucket: usize) -> &[E] {
+        let start = if bucket == 0 { 0 } else { self.ends[bucket - 1] };
+        &self.entries[start..self.ends[bucket]]
+    }
 }
 
 /// Sorted rows, gathered piece by piece.
@@ -280,7 +252,7 @@ fn sort_bucket(placed: &[Placed], refs: &mut [RowRef]) {
 /// A piece has rows of one bucket. Small ones are gathered together, for a gather has a cost per buffered batch that many buckets with
 /// few rows each would pay again and again.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(crate) struct Pieces {
     rows: Arc<SortedRows>,
     /// The buckets whose pieces are not cut yet, as positions.
     buckets: Range<usize>,
@@ -291,7 +263,7 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// The next piece and its bucket.
-    pub(super) fn next(&mut self) -> Result<Option<(u32, RecordBatch)>> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u32, RecordBatch)>> {
         loop {
             if let Some(piece) = self.ready.next() {
                 return Ok(Some(piece));

@@ -34,6 +34,9 @@ const PORTION_BYTES: u64 = 4 << 20;
 /// Statistics of strings and binary are cut after this many bytes.
 const STATISTICS_BYTES: usize = 64;
 
+/// What to do about a run that would not be in order. The writer sorts, so that only the results of a plan can be out of order.
+const UNSORTED_RUN: &str = "return rows in the order of the item they are made of";
+
 /// Parquet looks at the size of a page every so many rows.
 const PAGE_CHECK_ROWS: usize = 1024;
 
@@ -166,7 +169,7 @@ impl RunEncoder {
             run_id: run_id.to_owned(),
             path: Layout::new_run(write_id, bucket, spec.buckets(), run_id),
             parquet: None,
-            order: OrderCheck::new(schema, order)?,
+            order: OrderCheck::new(schema, order, UNSORTED_RUN)?,
             cutter: Cutter::new(PIECE_ROWS, PORTION_BYTES),
             pending: vec![],
             rows: 0,

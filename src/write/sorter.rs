@@ -21,7 +21,8 @@ use crate::store::Place;
 use crate::task;
 use crate::write::bucket_rows::BucketRows;
 use crate::write::intake::Intake;
-use crate::write::options::WriteOptions;
+use crate::write::options::{InputOrder, WriteOptions};
+use crate::write::order_check::OrderCheck;
 use crate::write::parallel::{Limits, PIECE_ROWS, in_parallel, split_evenly};
 use crate::write::partition::{Placement, SortedRows};
 use crate::write::progress::{Feedback, WritePhase};
@@ -34,6 +35,9 @@ const RUNS_UNDER_WAY: usize = 64;
 /// Encoded bytes that are worth a visit to the upload.
 const HAND_OVER_BYTES: usize = 1 << 20;
 
+/// What to do about rows that are not in the order that was declared.
+const UNSORTED_INPUT: &str = "sort the rows, or write them with `InputOrder::Any`";
+
 /// The unit in which waiting bytes are counted, so that any sum fits a semaphore.
 const UPLOAD_UNIT: u64 = 1 << 10;
 
@@ -44,6 +48,9 @@ pub(super) struct Sorter {
     placement: Arc<Placement>,
     limits: Limits,
     intake: Intake,
+    input: InputOrder,
+    /// Of input that is declared to be in order.
+    order: Option<OrderCheck>,
     spill_parent: Option<PathBuf>,
     /// Made at the first spill.
     spill_dir: Option<SpillDir>,
@@ -55,8 +62,15 @@ pub(super) struct Sorter {
 impl Sorter {
     pub(super) fn new(target: RunTarget, options: &WriteOptions) -> Result<Self> {
         let limits = Limits::new(options);
+        let input = options.input_order;
+        let (sort_by, order) = match input {
+            InputOrder::Any => (target.order(), None),
+            InputOrder::Sorted => (&[][..], Some(OrderCheck::new(target.schema(), target.order(), UNSORTED_INPUT)?)),
+        };
         Ok(Self {
-            placement: Arc::new(Placement::new(target.schema(), target.spec())?),
+            placement: Arc::new(Placement::new(target.schema(), target.spec(), sort_by)?),
+            input,
+            order,
             intake: Intake::new(Arc::clone(target.schema()), &limits),
             limits,
             target,
@@ -83,6 +97,9 @@ impl Sorter {
         self.intake.check(batch)?;
         for part in Intake::parts(batch) {
             for piece in self.intake.pieces(&part)? {
+                if let Some(order) = &mut self.order {
+                    order.check(&piece)?;
+                }
                 self.feedback.taken(piece.num_rows());
                 if self.intake.push(piece)? {
                     let span = self.feedback.spill_span();
@@ -139,8 +156,12 @@ impl Sorter {
         self.spills.len()
     }
 
-    /// Merges spills until at most `fan_in` are left, so that the last merge fits the budget whatever the number of spills.
+    /// Merges spills until at most `fan_in` are left, so that the last merge fits the budget whatever the number of spills. Those of input in
+    /// order are read one after the other, and need no merge.
     async fn merge_spills(&mut self) -> Result<()> {
+        if self.input == InputOrder::Sorted {
+            return Ok(());
+        }
         // One of the last merge's inputs is what is still in memory.
         let fan_in = self.limits.fan_in - 1;
         while self.spills.len() > fan_in {
@@ -174,6 +195,7 @@ impl Sorter {
         let dir = self.spill_dir()?;
         let target = self.target.clone();
         let piece_bytes = self.limits.piece_bytes;
+        let input = self.input;
         let mut sizes = BTreeMap::<u32, usize>::new();
         for (bucket, bytes) in group.iter().flat_map(Spill::buckets) {
             *sizes.entry(bucket).or_default() += bytes as usize;
@@ -185,7 +207,7 @@ impl Sorter {
         let merge = move |buckets: Vec<u32>| {
             let mut file = dir.file(target.schema())?;
             for bucket in buckets {
-                let mut rows = BucketRows::open(target.schema(), target.order(), &group, None, bucket)?;
+                let mut rows = BucketRows::open(input, target.schema(), target.order(), &group, None, bucket)?;
                 while let Some(batch) = rows.next()? {
                     // The rows of one output batch may be as heavy as they like, so it is cut again.
                     let mut cutter = Cutter::new(PIECE_ROWS, piece_bytes);
@@ -223,6 +245,7 @@ impl Sorter {
         let upload_units = (self.limits.upload_bytes as u64 / UPLOAD_UNIT).max(1) as u32;
         let work = Arc::new(Work {
             target: self.target.clone(),
+            input: self.input,
             spills: std::mem::take(&mut self.spills),
             memory,
             encoders: Semaphore::new(self.limits.encoders),
@@ -271,6 +294,7 @@ pub(super) async fn delete_runs(place: &Place, paths: impl Iterator<Item = &str>
 #[derive(Debug)]
 struct Work {
     target: RunTarget,
+    input: InputOrder,
     spills: Vec<Spill>,
     memory: Option<Arc<SortedRows>>,
     /// A permit per run that is being encoded.
@@ -334,8 +358,8 @@ impl Work {
                 let mut rows = match rows {
                     Some(rows) => rows,
                     None => {
-                        let Self { target, spills, memory, .. } = work.as_ref();
-                        BucketRows::open(target.schema(), target.order(), spills, memory.as_ref(), bucket)?
+                        let Self { target, input, spills, memory, .. } = work.as_ref();
+                        BucketRows::open(*input, target.schema(), target.order(), spills, memory.as_ref(), bucket)?
                     }
                 };
                 while let Some(batch) = rows.next()? {

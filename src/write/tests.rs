@@ -30,6 +30,8 @@ mod feedback;
 mod files;
 mod memory;
 mod model;
+mod order;
+mod sorting;
 
 use model::{Kind, Random, Row, Table, Value};
 

@@ -148,8 +148,9 @@ impl DatasetWriter {
     ///
     /// # Errors
     /// `InvalidInput` if the batch's columns are not those of the schema by position, name and logical type, if a column that is not
-    /// nullable holds nulls, or a value cannot be stored (a timestamp in seconds beyond the range of milliseconds); `Store` if the local
-    /// disk fails. After an error, or when this future is dropped before its end, the writer is of no use: every further call fails.
+    /// nullable holds nulls, or a value cannot be stored (a timestamp in seconds beyond the range of milliseconds); `Unsorted`, with the row
+    /// counted from the first one written, if the rows were declared to come in order ([`InputOrder::Sorted`](crate::InputOrder::Sorted)) and
+    /// do not; `Store` if the local disk fails. After an error, or when this future is dropped before its end, the writer is of no use: every further call fails.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut sorter = self.sorter.take().ok_or_else(broken)?;
         if self.ticket.is_done() {

@@ -217,14 +217,14 @@ fn spilled_rows_come_back_by_bucket() {
     let spill = file.finish().unwrap();
     assert_eq!(spill.buckets().map(|(b, _)| b).collect::<Vec<_>>(), [1, 4, 9]);
     for (bucket, range) in [(9, 31..100), (1, 0..30), (4, 30..31)] {
-        let mut reader = spill.read(bucket).unwrap().unwrap();
+        let mut reader = spill.segment(bucket).unwrap().read().unwrap();
         let mut rows = vec![];
         while let Some(batch) = reader.next().unwrap() {
             rows.extend(table.read(&batch));
         }
         assert!(rows == table.rows[range]);
     }
-    assert!(spill.read(2).unwrap().is_none());
+    assert!(spill.segment(2).is_none());
     let mut apart = dir.file(batch.schema_ref()).unwrap();
     apart.write(1, &batch).unwrap();
     apart.write(2, &batch).unwrap();
