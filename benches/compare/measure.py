@@ -69,6 +69,7 @@ def compare(tools, workload, engines, runs, timeout):
                 continue
             folder = data.folder(workload.scale_factor, engine.form_of(workload.question))
             command = engine.command(tools, workload.question, folder, workload.scale_factor)
+            _warm(folder)
             found, peak_bytes, elsewhere = _process(command, timeout)
             if "seconds" not in found:
                 result.runs, result.reason = [], found["not_applicable"]
@@ -85,6 +86,15 @@ def compare(tools, workload, engines, runs, timeout):
                 result.bytes_read = found["bytes_read"]
                 result.bytes_written = found.get("bytes_written")
     return list(results.values())
+
+
+def _warm(folder):
+    """Reads every file, so that none has to come from the disk: some systems give up cached files that were not read for a while."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            with file.open("rb", buffering=0) as content:
+                while content.read(1 << 22):
+                    pass
 
 
 def _agree(agreed, answer, workload, engine):
