@@ -1,4 +1,4 @@
-//! What plans hold in memory, by an allocator that counts: bounded by what their docs say, and no more for more rows or files.
+//! What plans hold in memory: bounded by what their docs say, however many rows or files there are.
 //!
 //! The allocator counts the whole process, so that the cases run one after the other, in one test.
 
