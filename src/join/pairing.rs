@@ -306,32 +306,16 @@ impl Pairing {
             match l.value(left_start as usize).cmp(&r.value(right_start as usize)) {
                 Ordering::Less => {
                     i += 1;
-                    if conditional {
-                        self.decide(left_rows, 0..0);
-                    } else if shape.left_unmatched {
-                        let rows = left_rows.len();
-                        if rows > room {
-                            self.alone[0] = left_rows;
-                            break;
-                        }
-                        self.lists.left.push_run(left_rows.start, rows);
-                        self.lists.right.push_absent(rows);
-                        room -= rows;
+                    match self.unmatched(0, left_rows, room) {
+                        Some(entries) => room -= entries,
+                        None => break,
                     }
                 }
                 Ordering::Greater => {
                     j += 1;
-                    if conditional {
-                        self.decide(0..0, right_rows);
-                    } else if shape.right_unmatched {
-                        let rows = right_rows.len();
-                        if rows > room {
-                            self.alone[1] = right_rows;
-                            break;
-                        }
-                        self.lists.left.push_absent(rows);
-                        self.lists.right.push_run(right_rows.start, rows);
-                        room -= rows;
+                    match self.unmatched(1, right_rows, room) {
+                        Some(entries) => room -= entries,
+                        None => break,
                     }
                 }
                 Ordering::Equal => {
@@ -388,6 +372,33 @@ impl Pairing {
         stopped
     }
 
+    /// Rows of the left (0) or right side (1) without a partner. How many entries they took; `None` if they need more room and wait for `drain`.
+    fn unmatched(&mut self, side: usize, rows: Range<u32>, room: usize) -> Option<usize> {
+        if self.conditional {
+            let [left, right] = if side == 0 { [rows, 0..0] } else { [0..0, rows] };
+            self.decide(left, right);
+            return Some(0);
+        }
+        if ![self.shape.left_unmatched, self.shape.right_unmatched][side] {
+            return Some(0);
+        }
+        let entries = rows.len();
+        if entries > room {
+            self.alone[side] = rows;
+            return None;
+        }
+        self.put_alone(side, rows);
+        Some(entries)
+    }
+
+    /// Writes out rows of a side beside no rows of the other.
+    fn put_alone(&mut self, side: usize, rows: Range<u32>) {
+        let Lists { left, right } = &mut self.lists;
+        let (own, other) = if side == 0 { (left, right) } else { (right, left) };
+        own.push_run(rows.start, rows.len());
+        other.push_absent(rows.len());
+    }
+
     /// Writes out the rows that are alone; `false` if the lists filled up before their end.
     fn drain(&mut self, target: usize) -> bool {
         for side in 0..2 {
@@ -395,14 +406,11 @@ impl Pairing {
             let range = &mut self.alone[side];
             let now = range.start..range.end.min(range.start.saturating_add(room));
             range.start = now.end;
-            let rows = now.len();
-            let Lists { left, right } = &mut self.lists;
-            let (own, other) = if side == 0 { (left, right) } else { (right, left) };
-            if rows > 0 {
-                own.push_run(now.start, rows);
-                other.push_absent(rows);
+            let waiting = range.start < range.end;
+            if !now.is_empty() {
+                self.put_alone(side, now);
             }
-            if range.start < range.end {
+            if waiting {
                 return false;
             }
         }
