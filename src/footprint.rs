@@ -51,7 +51,8 @@ impl RowSizes {
         batch.columns().iter().map(Self::of).fold(Self::Fixed(0), Self::plus)
     }
 
-    fn of(array: &ArrayRef) -> Self {
+    /// The sizes of a canonical column's values.
+    pub(crate) fn of(array: &ArrayRef) -> Self {
         match array.data_type() {
             DataType::Utf8View => view_sizes(array.as_byte_view::<StringViewType>()),
             DataType::BinaryView => view_sizes(array.as_byte_view::<BinaryViewType>()),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
@@ -40,6 +41,13 @@ pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = Result<T>> +
 pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Task<T> {
     let span = Span::current();
     Task(tokio::task::spawn_blocking(move || span.in_scope(work)))
+}
+
+/// Drives `work`, which has computations done, from a blocking thread: it goes on whatever the runtime's own threads do meanwhile.
+#[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
+pub(crate) fn spawn_computing<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
+    let (runtime, work) = (Handle::current(), work.in_current_span());
+    Task(tokio::task::spawn_blocking(move || runtime.block_on(work)))
 }
 
 /// Runs `work`, which hands bytes from outside to a library that may panic on damage: such a panic is `Corrupt`, not the caller's end.

@@ -15,6 +15,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use tracing::Instrument;
 
 use crate::bucket::bucket_ids;
 use crate::dataset::Dataset;
@@ -27,7 +28,10 @@ use crate::schema::{canonical_schema, cast_batch};
 use crate::spec::{BucketCount, BucketSpec};
 use crate::store::Place;
 use crate::task::spawn;
-use crate::write::{DatasetWriter, RunFileWriter, RunTarget, WriteMode, WriteOptions, WriteTicket};
+use crate::write::{
+    DatasetWriter, Feedback, ProgressFn, RunFileWriter, RunTarget, WriteMode, WriteOptions, WritePhase, WriteProgress,
+    WriteSummary, WriteTicket,
+};
 
 /// Where and how [`Plan::transform`] writes.
 #[derive(Debug, Clone)]
@@ -43,6 +47,7 @@ pub struct Target {
     clock: Clock,
     parallelism: Parallelism,
     base: Option<u64>,
+    progress: Option<ProgressFn>,
 }
 
 impl Target {
@@ -60,6 +65,7 @@ impl Target {
             clock: Clock::default(),
             parallelism: Parallelism::default(),
             base: None,
+            progress: None,
         }
     }
 
@@ -119,6 +125,14 @@ impl Target {
         self
     }
 
+    /// Has `function` called with the progress of the write, as [`DatasetWriterBuilder::with_progress`](crate::DatasetWriterBuilder::with_progress)
+    /// does: for every batch that is encoded and every run that is uploaded, one call after the other, from the tasks that run slots.
+    #[must_use]
+    pub fn with_progress(mut self, function: impl Fn(&WriteProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(ProgressFn::new(function));
+        self
+    }
+
     /// How many slots run at the same time; as many as cores by default.
     #[must_use]
     pub fn with_parallelism(mut self, parallelism: Parallelism) -> Self {
@@ -136,6 +150,9 @@ impl<O: PlanOperation> Plan<O> {
     /// # Memory
     /// Per slot running, what the plan needs and one row group in the making for each of its target buckets.
     ///
+    /// # Spans
+    /// Those of [`DatasetWriter`], but for `spill` and `merge`: nothing is sorted.
+    ///
     /// # Errors
     /// `InvalidInput` for a bucket count that neither divides nor is a multiple of the slots, or a schema without the key columns; `Misplaced` or
     /// `Unsorted` if the function's rows have other keys or another order than its item; the function's own errors; those of reading a plan
@@ -144,8 +161,31 @@ impl<O: PlanOperation> Plan<O> {
     where
         F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
     {
-        let Target { store, path, schema, buckets, mode, options, write_id, properties, clock, parallelism, base } =
-            target;
+        Ok(self.transform_with_summary(target, function).await?.0)
+    }
+
+    /// The same as [`transform`](Self::transform), and says what was written.
+    ///
+    /// # Errors
+    /// As [`transform`](Self::transform).
+    pub async fn transform_with_summary<F>(&self, target: Target, function: F) -> Result<(Dataset, WriteSummary)>
+    where
+        F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
+    {
+        let Target {
+            store,
+            path,
+            schema,
+            buckets,
+            mode,
+            options,
+            write_id,
+            properties,
+            clock,
+            parallelism,
+            base,
+            progress,
+        } = target;
         let schema = schema.unwrap_or_else(|| Arc::clone(self.schema()));
         let slots = self.slots();
         let buckets = buckets.unwrap_or(slots);
@@ -181,13 +221,25 @@ impl<O: PlanOperation> Plan<O> {
             builder = builder.with_base(base);
         }
         let ticket = builder.begin().await?;
-        let runs =
-            if ticket.is_done() { vec![] } else { self.write_slots(&store, &ticket, parallelism, function).await? };
+        let feedback = Feedback::new(place.layout.root().as_ref(), ticket.write_id());
+        if let Some(progress) = progress {
+            feedback.report_to(progress);
+        }
+        let span = feedback.span().clone();
+        let runs = if ticket.is_done() {
+            vec![]
+        } else {
+            let written = self.write_slots(&store, &ticket, parallelism, function, &feedback);
+            written.instrument(span.clone()).await?
+        };
+        let summary = feedback.summary(buckets, &runs);
         let base = match ticket.base_version() {
             Some(version) => Some(Arc::new(place.version(version).await?)),
             None => None,
         };
-        ticket.commit_runs(place, base, runs).await
+        let dataset = ticket.commit_runs(place, base, runs).instrument(span).await?;
+        feedback.enter(WritePhase::Done);
+        Ok((dataset, summary))
     }
 
     /// Writes all slots; on an error deletes what is complete already.
@@ -197,20 +249,23 @@ impl<O: PlanOperation> Plan<O> {
         ticket: &WriteTicket,
         parallelism: Parallelism,
         function: F,
+        feedback: &Feedback,
     ) -> Result<Vec<Run>>
     where
         F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
     {
+        feedback.enter(WritePhase::Encoding);
         let target = ticket.run_target(store)?;
         let (next, function) = (Arc::new(AtomicU32::new(0)), Arc::new(function));
         let tasks = parallelism.tasks().min(self.slots().get() as usize).max(1);
         let tasks: Vec<_> = (0..tasks)
             .map(|_| {
-                let (plan, target, ticket) = (self.clone(), target.clone(), ticket.clone());
+                let output = Output { target: target.clone(), ticket: ticket.clone(), feedback: feedback.clone() };
+                let plan = self.clone();
                 let (next, function) = (Arc::clone(&next), Arc::clone(&function));
                 spawn(async move {
                     let mut runs = vec![];
-                    let written = write_some_slots(&plan, &target, &ticket, &next, function.as_ref(), &mut runs).await;
+                    let written = write_some_slots(&plan, &output, &next, function.as_ref(), &mut runs).await;
                     if written.is_err() {
                         // The others need not begin another slot.
                         next.store(plan.slots().get(), Ordering::Relaxed);
@@ -233,22 +288,28 @@ impl<O: PlanOperation> Plan<O> {
                 }
             }
         }
-        if let Some(error) = failed {
+        // Whichever task wrote them, the manifest lists runs in one order.
+        runs.sort_by(|a, b| (a.bucket, &a.path).cmp(&(b.bucket, &b.path)));
+        if let Some(error) = failed.or_else(|| feedback.written(&runs, WritePhase::Committing).err()) {
             let place = target.place().clone();
             ticket.delete_uploaded(&place, runs.iter().map(|run| run.path.as_str())).await;
             return Err(error);
         }
-        // Whichever task wrote them, the manifest lists runs in one order.
-        runs.sort_by(|a, b| (a.bucket, &a.path).cmp(&(b.bucket, &b.path)));
         Ok(runs)
     }
+}
+
+/// Where all slots write to.
+struct Output {
+    target: RunTarget,
+    ticket: WriteTicket,
+    feedback: Feedback,
 }
 
 /// Takes slots until none is left; `runs` gets every run that is complete, whatever happens after.
 async fn write_some_slots<O: PlanOperation>(
     plan: &Plan<O>,
-    target: &RunTarget,
-    ticket: &WriteTicket,
+    output: &Output,
     next: &AtomicU32,
     function: &(impl Fn(O::Item) -> Result<RecordBatch> + Send + Sync),
     runs: &mut Vec<Run>,
@@ -259,7 +320,7 @@ async fn write_some_slots<O: PlanOperation>(
             return Ok(());
         }
         let Some(mut items) = plan.start(&Part::whole(slot), &Arc::default())? else { continue };
-        let mut output = SlotOutput::new(target, ticket, slot, plan.slots())?;
+        let mut output = SlotOutput::new(output, slot, plan.slots())?;
         let written = async {
             while let Some(item) = items.next().await? {
                 output.write(function(item)?).await?;
@@ -275,7 +336,7 @@ async fn write_some_slots<O: PlanOperation>(
 
 /// The runs that one slot is written to.
 struct SlotOutput<'a> {
-    target: &'a RunTarget,
+    output: &'a Output,
     ids: crate::layout::RunIds,
     key: Vec<usize>,
     slot: u32,
@@ -286,9 +347,9 @@ struct SlotOutput<'a> {
 }
 
 impl<'a> SlotOutput<'a> {
-    fn new(target: &'a RunTarget, ticket: &WriteTicket, slot: u32, slots: BucketCount) -> Result<Self> {
-        let key = target.spec().key_indices(target.schema())?;
-        Ok(Self { target, ids: ticket.run_ids(slot), key, slot, slots, writers: BTreeMap::new(), rows: 0 })
+    fn new(output: &'a Output, slot: u32, slots: BucketCount) -> Result<Self> {
+        let key = output.target.spec().key_indices(output.target.schema())?;
+        Ok(Self { output, ids: output.ticket.run_ids(slot), key, slot, slots, writers: BTreeMap::new(), rows: 0 })
     }
 
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
@@ -296,32 +357,37 @@ impl<'a> SlotOutput<'a> {
             return Ok(());
         }
         let batch = self.canonical(&batch)?;
-        let spec = self.target.spec();
+        let spec = self.output.target.spec();
         let key: Vec<ArrayRef> = self.key.iter().map(|&column| Arc::clone(batch.column(column))).collect();
         let buckets = bucket_ids(spec.function(), &key, spec.buckets())?;
         // Whether N divides G or the other way round: a row is in its slot if slot and bucket agree modulo the smaller of both.
-        let smaller = spec.buckets().min(self.slots);
+        let smaller = spec.buckets().min(self.slots).get();
         if let Some(row) = buckets.iter().position(|bucket| *bucket % smaller != self.slot % smaller) {
             return Err(self.misplaced(&key, row, buckets[row]));
         }
         self.rows += batch.num_rows() as u64;
-        let mut rows: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        self.output.feedback.taken(batch.num_rows());
         if buckets.iter().all(|bucket| *bucket == buckets[0]) {
             return self.writer(buckets[0])?.write(&batch).await;
         }
-        for (row, bucket) in buckets.iter().enumerate() {
-            rows.entry(*bucket).or_default().push(row as u32);
-        }
-        for (bucket, rows) in rows {
-            let part = take_record_batch(&batch, &UInt32Array::from(rows))?;
-            self.writer(bucket)?.write(&part).await?;
+        // The buckets of a slot are `smaller` apart.
+        let first = self.slot % smaller;
+        let (order, ends) =
+            by_bucket(buckets.iter().map(|bucket| (bucket / smaller) as usize), spec.buckets().get() / smaller);
+        let sorted = take_record_batch(&batch, &UInt32Array::from(order))?;
+        let mut start = 0;
+        for (place, end) in ends.into_iter().enumerate() {
+            if end > start {
+                self.writer(first + place as u32 * smaller)?.write(&sorted.slice(start, end - start)).await?;
+                start = end;
+            }
         }
         Ok(())
     }
 
     /// The batch in the target's types; other columns than the target's are an error.
     fn canonical(&self, batch: &RecordBatch) -> Result<RecordBatch> {
-        let schema = self.target.schema();
+        let schema = self.output.target.schema();
         let found = canonical_schema(batch.schema_ref())?;
         let same = found.fields().len() == schema.fields().len()
             && found
@@ -347,15 +413,16 @@ impl<'a> SlotOutput<'a> {
             self.slots
         );
         Error::new(ErrorKind::Misplaced, message)
-            .with_path(self.target.place().layout.root())
+            .with_path(self.output.target.place().layout.root())
             .with_row(self.rows + row as u64)
     }
 
     fn writer(&mut self, bucket: u32) -> Result<&mut RunFileWriter> {
         use std::collections::btree_map::Entry;
+        let Output { target, feedback, .. } = self.output;
         Ok(match self.writers.entry(bucket) {
             Entry::Occupied(writer) => writer.into_mut(),
-            Entry::Vacant(place) => place.insert(RunFileWriter::new(self.target, bucket, &self.ids.next())?),
+            Entry::Vacant(place) => place.insert(RunFileWriter::new(target, bucket, &self.ids.next(), feedback)?),
         })
     }
 
@@ -373,4 +440,19 @@ impl<'a> SlotOutput<'a> {
             writer.abort().await;
         }
     }
+}
+
+/// The rows with these places, of which there are `places`, ordered by place and then as they come, and where each place ends in that order.
+fn by_bucket(of_rows: impl Iterator<Item = usize> + Clone, places: u32) -> (Vec<u32>, Vec<usize>) {
+    let mut ends = vec![0; places as usize];
+    of_rows.clone().for_each(|place| ends[place] += 1);
+    let mut rows = 0;
+    // Where the next row of each place goes; in the end, where the place ends.
+    ends.iter_mut().for_each(|end| rows += std::mem::replace(end, rows));
+    let mut order = vec![0; rows];
+    for (row, place) in of_rows.enumerate() {
+        order[ends[place]] = row as u32;
+        ends[place] += 1;
+    }
+    (order, ends)
 }

@@ -98,10 +98,10 @@ impl Intake {
         ranges.into_iter().map(|(range, _)| compact(&canonical.slice(range.start, range.len()), tolerance)).collect()
     }
 
-    /// Buffers a piece and says whether the buffer is full.
-    pub(super) fn push(&mut self, piece: RecordBatch) -> Result<bool> {
+    /// Buffers a piece, the sorting of which takes `sorting_bytes`, and says whether the buffer is full.
+    pub(super) fn push(&mut self, piece: RecordBatch, sorting_bytes: usize) -> Result<bool> {
         self.rows += piece.num_rows();
-        self.bytes += piece.get_array_memory_size();
+        self.bytes += piece.get_array_memory_size() + sorting_bytes;
         if piece.num_rows() < SMALL_ROWS {
             self.small_rows += piece.num_rows();
             self.small.push(piece);

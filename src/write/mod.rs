@@ -35,6 +35,7 @@ pub use options::{
     WriteMode, WriteOptions,
 };
 pub(crate) use partition::{Placement, SortedRows};
+pub(crate) use progress::{Feedback, ProgressFn};
 pub use progress::{WritePhase, WriteProgress, WriteSummary};
 pub(crate) use run_encoder::RunTarget;
 pub(crate) use run_file::RunFileWriter;

@@ -91,9 +91,10 @@ pub enum InputOrder {
 /// Tuning of a write.
 ///
 /// # Memory
-/// Half of [`memory_budget`](Self::memory_budget) buffers rows until they are sorted and spilled, the other half pays for sorting,
-/// merging and encoding. What the caller hands in is the caller's own, and so is one row group of every bucket that is being encoded: a
-/// budget of less than some 64 MiB is exceeded by that.
+/// Three eighths of [`memory_budget`](Self::memory_budget) buffer rows, what sorting them takes included, and as much is being sorted and spilled at
+/// the same time. In the end, when no more rows come, merging takes a quarter and encoding another, of which as many runs are encoded at once as
+/// fit. What the caller hands in is the caller's own, and so are the manifest's entries, about a kilobyte for each run. One run is always encoded, so
+/// that a budget of less than some 128 MiB is exceeded, unless [`row_group_bytes`](Self::row_group_bytes) is made smaller as well.
 ///
 /// ```
 /// use sort_merge_bucket::WriteOptions;

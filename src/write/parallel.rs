@@ -15,24 +15,25 @@ const MAX_PIECE_BYTES: u64 = 4 << 20;
 /// The least bytes of a piece: below this size the cost of handling a piece outweighs the memory it saves.
 const MIN_PIECE_BYTES: u64 = 16 << 10;
 
-/// What part of the budget a piece is. A merge holds a piece of every input and as much again of output, in half of the budget: 256
-/// inputs for one bucket at once, 32 for eight.
+/// What part of the budget a piece is. A merge holds a piece of every input and as much again of output, in a quarter of the budget: 128
+/// inputs for one bucket at once, 16 for eight.
 const PIECES_PER_BUDGET: u64 = 1024;
 
 /// The bytes that the encoding of one run needs besides its input, in row groups: the open one with its uncompressed pages and
 /// dictionaries, the finished one, and parts under way.
 const ROW_GROUPS_PER_ENCODER: usize = 4;
 
-/// How the memory budget is divided.
+/// How the memory budget is divided: while rows come, three eighths are filled and as much is being sorted and spilled; in the end, beside a buffer
+/// that is not full, a quarter merges and a quarter encodes.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
-    /// Rows are sorted and spilled when the buffer holds this many bytes.
+    /// Rows are sorted and spilled when the buffer holds this many bytes, those counted that sorting them takes.
     pub(super) buffer_bytes: usize,
     /// A piece ends with the row that reaches this many bytes.
     pub(super) piece_bytes: u64,
     /// How many computations run at once.
     pub(super) jobs: usize,
-    /// How many runs are encoded at once.
+    /// How many buckets are merged or encoded at once.
     pub(super) encoders: usize,
     /// How many spills are merged at once.
     pub(super) fan_in: usize,
@@ -43,12 +44,12 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(options: &WriteOptions) -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let half = options.memory_budget / 2;
+        let quarter = options.memory_budget / 4;
         let piece_bytes = (options.memory_budget as u64 / PIECES_PER_BUDGET).clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES);
-        let encoders = (half / options.row_group_bytes.saturating_mul(ROW_GROUPS_PER_ENCODER)).clamp(1, jobs);
-        let fan_in = (half as u64 / (2 * piece_bytes * jobs as u64)).clamp(4, 1024) as usize;
+        let encoders = (quarter / options.row_group_bytes.saturating_mul(ROW_GROUPS_PER_ENCODER)).clamp(1, jobs);
+        let fan_in = (quarter as u64 / (2 * piece_bytes * encoders as u64)).clamp(4, 1024) as usize;
         let upload_bytes = options.row_group_bytes.saturating_mul(2 * encoders).min(u32::MAX as usize);
-        Self { buffer_bytes: half.max(1), piece_bytes, jobs, encoders, fan_in, upload_bytes }
+        Self { buffer_bytes: (quarter + quarter / 2).max(1), piece_bytes, jobs, encoders, fan_in, upload_bytes }
     }
 }
 

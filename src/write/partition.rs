@@ -45,6 +45,20 @@ impl Placement {
         })
     }
 
+    /// About the memory that sorting the rows of a batch takes beyond the batch, see [`SortedRows::sort`].
+    pub(super) fn sorting_bytes(&self, batch: &RecordBatch) -> usize {
+        const PACKED: usize = 24;
+        const PACKED_WIDE: usize = 40;
+        const ENCODED: usize = 48;
+        let rows = batch.num_rows();
+        if self.by_integers {
+            return rows * if self.order.len() > 1 { PACKED_WIDE } else { PACKED };
+        }
+        // Of arrow-row, texts take their bytes, in blocks, and the lengths of those.
+        let values = self.order.iter().map(|i| RowSizes::of(batch.column(*i)).total(rows) as usize).sum::<usize>();
+        rows * ENCODED + values + values / 4
+    }
+
     fn bucket_ids(&self, batch: &RecordBatch) -> Result<Vec<u32>> {
         let key: Vec<ArrayRef> = self.key.iter().map(|i| Arc::clone(batch.column(*i))).collect();
         bucket_ids(self.spec.function(), &key, self.spec.buckets())
@@ -83,8 +97,8 @@ impl SortedRows {
     /// Sorts the rows of canonical `batches`, with up to `jobs` threads.
     ///
     /// Time is that of hashing and sorting. Memory beyond the batches is 8 bytes per row. While sorting it is 16 where key and position fit into 64
-    /// bits, else 24, again 8 or 16 for the rows of the buckets at hand, and the encoded order columns if they are no integers or do not fit into
-    /// 128 bits.
+    /// bits, else 24, again 8 or 16 for the rows of the buckets at hand (all rows, if there is one bucket), and the encoded order columns if they are
+    /// no integers or do not fit into 128 bits.
     pub(crate) async fn sort(
         placement: Arc<Placement>,
         batches: Vec<RecordBatch>,

@@ -1,7 +1,6 @@
 //! What a writer tells of its work: numbers while it goes on, spans for `tracing`, a summary in the end.
 //!
-//! Every report of a writer is made by the task that drives it, one after the other, with no lock held: what a caller's function sees never
-//! goes back.
+//! Reports are made one after the other, whichever task makes them, and the books are open meanwhile: what a caller's function sees never goes back.
 
 use std::any::Any;
 use std::fmt;
@@ -25,7 +24,8 @@ const TARGET: &str = "sort_merge_bucket::write";
 
 /// What a writer is doing.
 ///
-/// Rows that do not fit the memory budget make it go from `Taking` to `Sorting` and `Spilling` and back, again and again.
+/// Rows that do not fit the memory budget are sorted and written to local disk while more are taken; when the next ones are to follow them there,
+/// the writer goes from `Taking` to `Spilling` and back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -33,9 +33,9 @@ pub enum WritePhase {
     /// Rows are taken and buffered.
     #[default]
     Taking,
-    /// What is buffered is being sorted.
+    /// The rows that are in memory in the end are being sorted.
     Sorting,
-    /// What was sorted is being written to local disk.
+    /// The buffer is full, and the rows before it are still on their way to local disk.
     Spilling,
     /// Spills are being merged into fewer, because there are more than can be merged at once.
     Merging,
@@ -62,6 +62,8 @@ impl fmt::Display for WritePhase {
 }
 
 /// How far a write is, as [`with_progress`](crate::DatasetWriterBuilder::with_progress) reports it. Numbers never go back.
+///
+/// What [`Plan::transform`](crate::Plan::transform) writes is in order, so that it begins with `Encoding`, and takes rows then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct WriteProgress {
@@ -79,14 +81,15 @@ pub struct WriteProgress {
     pub bytes_uploaded: u64,
     /// Runs uploaded.
     pub runs_finished: u64,
-    /// The number of runs, known when encoding begins; 0 until then.
+    /// The number of runs, known when all rows were taken; 0 until then.
     pub runs: u64,
 }
 
 /// What a write has made.
 ///
 /// From [`DatasetWriter::commit_with_summary`](crate::DatasetWriter::commit_with_summary) or
-/// [`WriteTicket::commit_with_summary`](crate::WriteTicket::commit_with_summary). It is about the rows of this write alone; what a dataset has altogether is said by
+/// [`WriteTicket::commit_with_summary`](crate::WriteTicket::commit_with_summary), or from
+/// [`Plan::transform_with_summary`](crate::Plan::transform_with_summary). It is about the rows of this write alone; what a dataset has altogether is said by
 /// [`Dataset::bucket_sizes`](crate::Dataset::bucket_sizes). If the write id was found committed when the writer was built, nothing was written: rows, bytes and runs are 0. Printed it is one line.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -117,6 +120,7 @@ pub struct WriteSummary {
 }
 
 impl WriteSummary {
+    /// Of runs that one writer has made of these spills.
     pub(super) fn new(buckets: BucketCount, runs: &[Run], spilled: Spilled) -> Self {
         let sizes = BucketSizes::new(buckets, runs);
         Self {
@@ -165,10 +169,10 @@ impl Sum for Spilled {
 
 /// A caller's function that is told of progress.
 #[derive(Clone)]
-pub(super) struct ProgressFn(Arc<dyn Fn(&WriteProgress) + Send + Sync>);
+pub(crate) struct ProgressFn(Arc<dyn Fn(&WriteProgress) + Send + Sync>);
 
 impl ProgressFn {
-    pub(super) fn new(function: impl Fn(&WriteProgress) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(function: impl Fn(&WriteProgress) + Send + Sync + 'static) -> Self {
         Self(Arc::new(function))
     }
 }
@@ -181,10 +185,12 @@ impl fmt::Debug for ProgressFn {
 
 /// The books of one writer. Cheap to clone; clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Feedback {
+pub(crate) struct Feedback {
     /// The span of the whole write, the parent of all others.
     span: Span,
     books: Arc<Mutex<Books>>,
+    /// Held during a report.
+    turn: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -200,24 +206,24 @@ struct Books {
 
 impl Default for Feedback {
     fn default() -> Self {
-        Self { span: Span::none(), books: Arc::default() }
+        Self { span: Span::none(), books: Arc::default(), turn: Arc::default() }
     }
 }
 
 impl Feedback {
     /// The books of a write, with its span.
-    pub(super) fn new(path: &str, write_id: &WriteId) -> Self {
+    pub(crate) fn new(path: &str, write_id: &WriteId) -> Self {
         let span = info_span!(target: TARGET, "write", path, %write_id, rows = Empty, bytes = Empty);
-        Self { span, books: Arc::default() }
+        Self { span, books: Arc::default(), turn: Arc::default() }
     }
 
     /// The span of the whole write.
-    pub(super) fn span(&self) -> &Span {
+    pub(crate) fn span(&self) -> &Span {
         &self.span
     }
 
     /// Calls `function` from now on.
-    pub(super) fn report_to(&self, function: ProgressFn) {
+    pub(crate) fn report_to(&self, function: ProgressFn) {
         self.books().function = Some(function);
     }
 
@@ -239,7 +245,7 @@ impl Feedback {
     }
 
     /// Books rows that were taken. However few come at once, the function is called only every few thousand rows.
-    pub(super) fn taken(&self, rows: usize) {
+    pub(crate) fn taken(&self, rows: usize) {
         let due = {
             let mut books = self.books();
             books.now.rows_taken += rows as u64;
@@ -250,7 +256,7 @@ impl Feedback {
         }
     }
 
-    pub(super) fn enter(&self, phase: WritePhase) {
+    pub(crate) fn enter(&self, phase: WritePhase) {
         self.report(|now| now.phase = phase);
     }
 
@@ -265,7 +271,6 @@ impl Feedback {
     pub(super) fn spilled(&self, span: &Span, bytes: u64) {
         span.record("bytes", bytes);
         self.report(|now| {
-            now.phase = WritePhase::Taking;
             now.spills += 1;
             now.spilled_bytes += bytes;
         });
@@ -289,11 +294,11 @@ impl Feedback {
     }
 
     /// The span of encoding the run of a bucket, and of uploading the parts that are complete meanwhile.
-    pub(super) fn encode_span(&self, bucket: u32) -> Span {
+    pub(crate) fn encode_span(&self, bucket: u32) -> Span {
         debug_span!(target: TARGET, parent: &self.span, "encode", bucket, rows = Empty, bytes = Empty)
     }
 
-    pub(super) fn encoded(&self, rows: u64, uploaded: u64) {
+    pub(crate) fn encoded(&self, rows: u64, uploaded: u64) {
         self.report(|now| {
             now.rows_encoded += rows;
             now.bytes_uploaded += uploaded;
@@ -301,11 +306,11 @@ impl Feedback {
     }
 
     /// The span of uploading what is left of a run once it is encoded.
-    pub(super) fn upload_span(&self, run: &Run) -> Span {
+    pub(crate) fn upload_span(&self, run: &Run) -> Span {
         debug_span!(target: TARGET, parent: &self.span, "upload", bucket = run.bucket, rows = run.rows, bytes = run.bytes)
     }
 
-    pub(super) fn uploaded(&self, uploaded: u64) {
+    pub(crate) fn uploaded(&self, uploaded: u64) {
         self.report(|now| {
             now.bytes_uploaded += uploaded;
             now.runs_finished += 1;
@@ -314,6 +319,7 @@ impl Feedback {
 
     /// Books a change and tells the caller's function of it.
     fn report(&self, change: impl FnOnce(&mut WriteProgress)) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, function) = {
             let mut books = self.books();
             change(&mut books.now);
@@ -326,6 +332,22 @@ impl Feedback {
             books.function = None;
             books.panic = Some(cause(panic.as_ref()));
         }
+    }
+
+    /// Books that all runs are uploaded, and enters the phase that comes next, unless the write is to [fail](Self::check).
+    pub(crate) fn written(&self, runs: &[Run], next: WritePhase) -> Result<()> {
+        self.report(|now| {
+            now.phase = next;
+            now.runs = runs.len() as u64;
+        });
+        let WriteProgress { rows_encoded, bytes_uploaded, .. } = self.now();
+        self.span.record("rows", rows_encoded).record("bytes", bytes_uploaded);
+        self.check()
+    }
+
+    /// What is known when all runs are there.
+    pub(crate) fn summary(&self, buckets: BucketCount, runs: &[Run]) -> WriteSummary {
+        WriteSummary::new(buckets, runs, self.spilled_so_far())
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

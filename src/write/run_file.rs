@@ -1,10 +1,15 @@
-//! One run on its way into the store: an encoder that computes on blocking threads and an upload that takes what it has finished.
+//! One run on its way into the store: an encoder that computes on blocking threads and an upload that takes what it has finished. Both are kept
+//! account of in the books of the whole write.
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::manifest::Run;
 use crate::task;
+use crate::write::progress::Feedback;
 use crate::write::run_encoder::{RunEncoder, RunTarget};
 use crate::write::upload::Upload;
 
@@ -17,15 +22,17 @@ pub(crate) struct RunFileWriter {
     /// Absent after a failure.
     encoder: Option<RunEncoder>,
     upload: Upload,
+    feedback: Feedback,
+    span: Span,
 }
 
 impl RunFileWriter {
     /// Begins a run of `bucket`.
-    pub(crate) fn new(target: &RunTarget, bucket: u32, run_id: &str) -> Result<Self> {
+    pub(crate) fn new(target: &RunTarget, bucket: u32, run_id: &str, feedback: &Feedback) -> Result<Self> {
         let encoder = RunEncoder::new(target, bucket, run_id)?;
         let place = target.place();
-        let upload = Upload::new(std::sync::Arc::clone(&place.store), place.layout.run(encoder.path()));
-        Ok(Self { encoder: Some(encoder), upload })
+        let upload = Upload::new(Arc::clone(&place.store), place.layout.run(encoder.path()));
+        Ok(Self { encoder: Some(encoder), upload, feedback: feedback.clone(), span: feedback.encode_span(bucket) })
     }
 
     /// Adds rows: canonical, of this bucket, in the order of the spec.
@@ -34,22 +41,27 @@ impl RunFileWriter {
     /// `Unsorted` if a row is less than the one before it, naming path, row and both keys; `Store` if the upload fails.
     pub(crate) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut encoder = self.encoder.take().ok_or_else(failed)?;
-        let batch = batch.clone();
+        let (batch, rows) = (batch.clone(), batch.num_rows() as u64);
         let encode = move || {
             encoder.write(&batch)?;
             let bytes = encoder.take_bytes()?;
             Ok((encoder, bytes))
         };
-        let (encoder, bytes) = task::spawn_blocking(encode).await?;
-        self.upload.push(bytes).await?;
-        self.encoder = Some(encoder);
+        let work = async {
+            let (encoder, bytes) = task::spawn_blocking(encode).await?;
+            self.upload.push(bytes).await?;
+            Ok::<_, Error>(encoder)
+        };
+        self.encoder = Some(work.instrument(self.span.clone()).await?);
+        self.feedback.encoded(rows, self.upload.newly_stored());
         Ok(())
     }
 
     /// Completes the run. Without rows nothing is uploaded, and there is no run.
     pub(crate) async fn close(mut self) -> Result<Option<Run>> {
         let encoder = self.encoder.take().ok_or_else(failed)?;
-        let finished = match task::spawn_blocking(move || encoder.finish()).await {
+        let finish = async { task::spawn_blocking(move || encoder.finish()).await };
+        let finished = match finish.instrument(self.span.clone()).await {
             Ok(Some(finished)) => finished,
             Ok(None) => return Ok(None),
             Err(e) => {
@@ -62,7 +74,9 @@ impl RunFileWriter {
             self.upload.abort().await;
             return Err(e);
         }
-        self.upload.finish().await?;
+        self.span.record("rows", run.rows).record("bytes", run.bytes);
+        let uploaded = self.upload.finish().instrument(self.feedback.upload_span(&run)).await?;
+        self.feedback.uploaded(uploaded);
         Ok(Some(run))
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use object_store::ObjectStoreExt;
 use tokio::sync::Semaphore;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::footprint::{Cutter, RowSizes};
@@ -18,7 +18,7 @@ use crate::layout::RunIds;
 use crate::manifest::Run;
 use crate::spill::{Spill, SpillDir};
 use crate::store::Place;
-use crate::task;
+use crate::task::{self, Task};
 use crate::write::bucket_rows::BucketRows;
 use crate::write::intake::Intake;
 use crate::write::options::{InputOrder, WriteOptions};
@@ -56,6 +56,8 @@ pub(super) struct Sorter {
     spill_dir: Option<SpillDir>,
     /// Oldest first: rows of equal keys stay in order of arrival.
     spills: Vec<Spill>,
+    /// A buffer that is being sorted and written to local disk while the next one fills.
+    spilling: Option<(Span, Task<Spill>)>,
     feedback: Feedback,
 }
 
@@ -77,6 +79,7 @@ impl Sorter {
             spill_parent: options.spill_dir.clone(),
             spill_dir: None,
             spills: vec![],
+            spilling: None,
             feedback: Feedback::default(),
         })
     }
@@ -101,10 +104,9 @@ impl Sorter {
                     order.check(&piece)?;
                 }
                 self.feedback.taken(piece.num_rows());
-                if self.intake.push(piece)? {
-                    let span = self.feedback.spill_span();
-                    let bytes = self.spill().instrument(span.clone()).await?;
-                    self.feedback.spilled(&span, bytes);
+                let sorting_bytes = self.placement.sorting_bytes(&piece);
+                if self.intake.push(piece, sorting_bytes)? {
+                    self.begin_spill().await?;
                 }
             }
         }
@@ -129,31 +131,55 @@ impl Sorter {
         self.spill_dir.clone().ok_or_else(|| Error::internal("no folder for spill files"))
     }
 
-    /// Sorts what is buffered and writes it to local disk; returns the bytes there.
-    async fn spill(&mut self) -> Result<u64> {
-        let Some(rows) = self.sort_buffered().await? else { return Ok(0) };
-        self.feedback.enter(WritePhase::Spilling);
+    /// Has what is buffered sorted and written to local disk while more rows come. Waits until the buffer before it is there.
+    async fn begin_spill(&mut self) -> Result<()> {
+        let batches = self.intake.take()?;
+        self.end_spill().await?;
+        let span = self.feedback.spill_span();
         let dir = self.spill_dir()?;
         let schema = Arc::clone(self.target.schema());
-        let parts = rows.split(self.limits.jobs);
-        let write = move |buckets| {
-            let mut file = dir.file(&schema)?;
-            let mut pieces = rows.pieces(buckets);
-            while let Some((bucket, piece)) = pieces.next()? {
-                file.write(bucket, &piece)?;
-            }
-            file.finish()
+        let placement = Arc::clone(&self.placement);
+        let Limits { jobs, piece_bytes, .. } = self.limits;
+        let spill = async move {
+            let rows = Arc::new(SortedRows::sort(placement, batches, jobs, piece_bytes).await?);
+            let parts = rows.split(jobs);
+            let write = move |buckets| {
+                let mut file = dir.file(&schema)?;
+                let mut pieces = rows.pieces(buckets);
+                while let Some((bucket, piece)) = pieces.next()? {
+                    file.write(bucket, &piece)?;
+                }
+                file.finish()
+            };
+            Ok(Spill::of_parts(in_parallel(parts, write).await?))
         };
-        let spill = Spill::of_parts(in_parallel(parts, write).await?);
-        let bytes = spill.bytes();
-        self.spills.push(spill);
-        Ok(bytes)
+        let task = span.in_scope(|| task::spawn_computing(spill));
+        self.spilling = Some((span, task));
+        self.feedback.enter(WritePhase::Taking);
+        Ok(())
     }
 
-    /// How many spills there are.
+    /// Waits until the rows that are being spilled are on local disk.
+    async fn end_spill(&mut self) -> Result<()> {
+        let Some((span, task)) = self.spilling.take() else { return Ok(()) };
+        self.feedback.enter(WritePhase::Spilling);
+        let spill = task.await?;
+        self.feedback.spilled(&span, spill.bytes());
+        self.spills.push(spill);
+        Ok(())
+    }
+
+    /// Gives up; returns when no spill file is left.
+    pub(super) async fn abort(mut self) {
+        if let Some((_, spilling)) = self.spilling.take() {
+            drop(spilling.await);
+        }
+    }
+
+    /// How many spills there are, one under way included.
     #[cfg(test)]
     pub(super) fn spill_count(&self) -> usize {
-        self.spills.len()
+        self.spills.len() + usize::from(self.spilling.is_some())
     }
 
     /// Merges spills until at most `fan_in` are left, so that the last merge fits the budget whatever the number of spills. Those of input in
@@ -202,7 +228,8 @@ impl Sorter {
         }
         let buckets: Vec<u32> = sizes.keys().copied().collect();
         let weights: Vec<usize> = sizes.into_values().collect();
-        let parts = split_evenly(&weights, self.limits.jobs).into_iter().map(|part| buckets[part].to_vec()).collect();
+        let parts =
+            split_evenly(&weights, self.limits.encoders).into_iter().map(|part| buckets[part].to_vec()).collect();
         let group = Arc::new(group);
         let merge = move |buckets: Vec<u32>| {
             let mut file = dir.file(target.schema())?;
@@ -226,6 +253,7 @@ impl Sorter {
     /// A failure comes with the runs that were uploaded by then.
     pub(super) async fn finish(mut self, run_ids: RunIds) -> Result<Vec<Run>, (Error, Vec<Run>)> {
         let nothing_uploaded = |e| (e, vec![]);
+        self.end_spill().await.map_err(nothing_uploaded)?;
         self.merge_spills().await.map_err(nothing_uploaded)?;
         let memory = self.sort_buffered().await.map_err(nothing_uploaded)?;
         self.encode(memory, run_ids).await

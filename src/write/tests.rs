@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::*;
 use arrow::datatypes::*;
@@ -13,6 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 
 use super::options::WriteOptions;
+use super::progress::Feedback;
 use super::run_encoder::RunTarget;
 use super::run_file::RunFileWriter;
 use super::sorter::Sorter;

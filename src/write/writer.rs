@@ -28,7 +28,7 @@ use crate::write::ticket::{WriteTicket, WrittenRuns};
 ///
 /// # Memory
 /// See [`WriteOptions`](crate::WriteOptions). Rows beyond the budget are sorted and spilled to local disk, about as large there as their
-/// LZ4-compressed values; the files are gone when the writer is.
+/// LZ4-compressed values; the files are gone with the writer.
 ///
 /// # Spans
 /// For subscribers of `tracing`, with the target `sort_merge_bucket::write`. At level info `write`, from when the writer is built until it is
@@ -144,13 +144,13 @@ impl DatasetWriter {
         self.ticket.base
     }
 
-    /// Takes rows. Waits while a full buffer is sorted and spilled.
+    /// Takes rows. A full buffer is sorted and spilled while more rows come; waits if the one before is not there yet.
     ///
     /// # Errors
     /// `InvalidInput` if the batch's columns are not those of the schema by position, name and logical type, if a column that is not
     /// nullable holds nulls, or a value cannot be stored (a timestamp in seconds beyond the range of milliseconds); `Unsorted`, with the row
     /// counted from the first one written, if the rows were declared to come in order ([`InputOrder::Sorted`](crate::InputOrder::Sorted)) and
-    /// do not; `Store` if the local disk fails. After an error, or when this future is dropped before its end, the writer is of no use: every further call fails.
+    /// do not; `Store` if the local disk fails, now or with rows of an earlier call. After an error, or when this future is dropped before its end, the writer is of no use: every further call fails.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut sorter = self.sorter.take().ok_or_else(broken)?;
         if self.ticket.is_done() {
@@ -230,7 +230,7 @@ impl DatasetWriter {
         };
         let base = base.clone();
         let runs = self.upload(WritePhase::Committing).await?;
-        let summary = WriteSummary::new(self.ticket.spec.buckets(), &runs, self.feedback.spilled_so_far());
+        let summary = self.feedback.summary(self.ticket.spec.buckets(), &runs);
         let commit = self.ticket.commit_runs(self.target.place().clone(), base, runs);
         let dataset = commit.instrument(self.feedback.span().clone()).await?;
         // A panic of the caller's function comes too late here: the version is made.
@@ -238,9 +238,12 @@ impl DatasetWriter {
         Ok((dataset, summary))
     }
 
-    /// Gives up the write: nothing becomes visible, and spill files are deleted. Dropping the writer does the same.
+    /// Gives up the write: nothing becomes visible, and spill files are deleted. Dropping the writer does the same, but without waiting for rows that
+    /// are just being spilled: their file is deleted when it is complete.
     pub async fn abort(self) {
-        drop(self);
+        if let Some(sorter) = self.sorter {
+            sorter.abort().await;
+        }
     }
 
     /// Sorts, encodes and uploads what was written, and enters the phase that comes next.
@@ -248,19 +251,12 @@ impl DatasetWriter {
         let sorter = self.sorter.take().ok_or_else(broken)?;
         let span = self.feedback.span();
         let finished = sorter.finish(self.ticket.run_ids(self.task)).instrument(span.clone()).await;
-        let checked = finished.and_then(|runs| {
-            self.feedback.enter(next);
-            match self.feedback.check() {
-                Ok(()) => Ok(runs),
-                Err(e) => Err((e, runs)),
-            }
+        let checked = finished.and_then(|runs| match self.feedback.written(&runs, next) {
+            Ok(()) => Ok(runs),
+            Err(e) => Err((e, runs)),
         });
         match checked {
-            Ok(runs) => {
-                let WriteProgress { rows_encoded, bytes_uploaded, .. } = self.feedback.now();
-                span.record("rows", rows_encoded).record("bytes", bytes_uploaded);
-                Ok(runs)
-            }
+            Ok(runs) => Ok(runs),
             Err((e, uploaded)) => {
                 self.ticket.delete_uploaded(self.target.place(), uploaded.iter().map(|run| run.path.as_str())).await;
                 Err(e)

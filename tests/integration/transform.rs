@@ -1,7 +1,7 @@
 //! Results written as datasets: buckets kept, key and order checked, nothing visible after a failure.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::take_record_batch;
@@ -10,7 +10,7 @@ use object_store::ObjectStore;
 use proptest::prelude::*;
 use sort_merge_bucket::{
     BucketCount, CoGroup, CoGroupBatch, Dataset, DatasetWriter, Error, ErrorKind, Join, JoinKind, Operation,
-    PlanOptions, Result, Scan, Target, WriteId, WriteMode, WriteOptions,
+    PlanOptions, Result, Scan, Target, WriteId, WriteMode, WriteOptions, WritePhase, WriteProgress,
 };
 
 use crate::support::data::{DatasetData, Names, batch_of, shapes, sources};
@@ -281,6 +281,49 @@ async fn a_function_may_drop_rows_and_return_nothing_at_all() {
         plan.transform(Target::new(Arc::clone(&store), "nothing"), |batch| Ok(batch.slice(0, 0))).await.unwrap();
     assert_eq!((nothing.statistics().runs, nothing.version()), (0, 1));
     assert!(rows(&Scan::new(&nothing).plan().unwrap()).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_of_a_transform_never_goes_back_and_ends_with_its_summary() {
+    let store = memory();
+    let plays = plays(4).write(&store, "plays").await;
+    let plan = Scan::new(&plays).with_options(PlanOptions::default().with_batch_size(10)).plan().unwrap();
+    for buckets in [1, 2, 4, 12] {
+        let log: Arc<Mutex<Vec<WriteProgress>>> = Arc::default();
+        let logged = Arc::clone(&log);
+        let target = Target::new(Arc::clone(&store), format!("copy-{buckets}"))
+            .with_buckets(count(buckets))
+            .with_progress(move |now| logged.lock().unwrap().push(*now));
+        let (copy, summary) = plan.transform_with_summary(target, Ok).await.unwrap();
+        let statistics = copy.statistics();
+        assert_eq!((summary.rows, summary.bytes, summary.runs), (200, statistics.bytes, statistics.runs));
+        assert_eq!((summary.buckets, summary.spills), (count(buckets), 0));
+        let log = std::mem::take(&mut *log.lock().unwrap());
+        let numbers =
+            |now: &WriteProgress| [now.rows_taken, now.rows_encoded, now.bytes_uploaded, now.runs_finished, now.runs];
+        for pair in log.windows(2) {
+            assert!(numbers(&pair[0]).iter().zip(numbers(&pair[1])).all(|(a, b)| *a <= b), "{pair:?}");
+            assert!(pair[1].rows_encoded <= pair[1].rows_taken, "{pair:?}");
+        }
+        assert_eq!(numbers(log.last().unwrap()), [200, 200, summary.bytes, summary.runs, summary.runs]);
+        let mut phases: Vec<WritePhase> = log.iter().map(|now| now.phase).collect();
+        phases.dedup();
+        assert_eq!(phases, [WritePhase::Encoding, WritePhase::Committing, WritePhase::Done]);
+        assert!(log.len() > 20, "{} reports", log.len());
+    }
+}
+
+#[tokio::test]
+async fn a_progress_function_that_panics_fails_the_transform() {
+    for phase in [WritePhase::Encoding, WritePhase::Committing] {
+        let store = TestStore::new();
+        let plays = plays(4).write(&(Arc::clone(&store) as _), "plays").await;
+        let before = store.objects().await;
+        let target = Target::new(Arc::clone(&store) as _, "copy").with_progress(move |now| assert!(now.phase != phase));
+        let error = Scan::new(&plays).plan().unwrap().transform(target, Ok).await.unwrap_err();
+        assert_error(&error, ErrorKind::Internal, &["the progress function panicked"]);
+        assert_eq!(store.objects().await, before);
+    }
 }
 
 #[tokio::test]

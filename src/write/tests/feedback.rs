@@ -13,7 +13,7 @@ use tracing_core::span::Current;
 use super::*;
 use crate::dataset::Dataset;
 use crate::write::parallel::Limits;
-use crate::write::progress::{Feedback, ProgressFn};
+use crate::write::progress::ProgressFn;
 use crate::write::{
     DatasetWriter, DatasetWriterBuilder, WriteMode, WritePhase, WriteProgress, WriteSummary, WrittenRuns,
 };

@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 use serde_json::{Map, Value, json};
 use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, DatasetWriter, WriteMode};
 
-use crate::{Failure, Options, TABLES};
+use crate::{Failure, Options, TABLES, processor_seconds};
 
 /// Writes the tables and says what each took, reading its source included.
 pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
@@ -25,7 +25,7 @@ pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
     let tpch = TABLES.map(|(table, key)| (table.to_owned(), vec![key.to_owned()]));
     let tables = if options.tables.is_empty() { tpch.as_slice() } else { &options.tables };
     for (table, columns) in tables {
-        let started = Instant::now();
+        let (busy, started) = (processor_seconds(), Instant::now());
         let source = open(&options.from.join(format!("{table}.parquet")))?;
         let schema = views(&source.schema());
         let (key, sort) = columns.split_at(1);
@@ -40,7 +40,14 @@ pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
         }
         let statistics = writer.commit().await?.statistics();
         let seconds = started.elapsed().as_secs_f64();
-        report.insert(table.clone(), json!({ "rows": statistics.rows, "bytes": statistics.bytes, "seconds": seconds }));
+        let busy = processor_seconds().zip(busy).map(|(now, then)| now - then);
+        let written = json!({
+            "rows": statistics.rows,
+            "bytes": statistics.bytes,
+            "seconds": seconds,
+            "processor_seconds": busy,
+        });
+        report.insert(table.clone(), written);
     }
     Ok(report.into())
 }

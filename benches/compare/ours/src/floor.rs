@@ -22,11 +22,16 @@ use crate::Failure;
 use crate::question::{Answer, Question};
 use crate::reduce::Reduced;
 
-/// The run files of every dataset that a question is about.
+/// The run files of every dataset that a question is about; where there is a Parquet file of that name instead, it alone.
 pub(crate) async fn runs(question: Question, folder: &Path) -> Result<Vec<Vec<PathBuf>>, Failure> {
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder)?);
     let mut files = vec![];
     for (table, _) in question.tables() {
+        let file = folder.join(format!("{table}.parquet"));
+        if file.is_file() {
+            files.push(vec![file]);
+            continue;
+        }
         let dataset = Dataset::open(Arc::clone(&store), *table).await?;
         files.push(dataset.run_paths().map(|path| folder.join(path.as_ref())).collect());
     }
@@ -68,7 +73,7 @@ pub(crate) fn scan(question: Question, datasets: &[Vec<PathBuf>], threads: NonZe
         answer.insert(format!("rows of {table}"), total.rows.to_string());
         for (name, value) in total.answer() {
             // Maxima over all rows are those of the join, in which all have partners, and so are sums over the many side.
-            let same = question == Question::Wide || question == Question::Narrow && *table == "lineitem";
+            let same = matches!(question, Question::Wide | Question::Plays) || question == Question::Narrow && *table == "lineitem";
             answer.insert(if same { name } else { format!("{name} of {table}") }, value);
         }
     }

@@ -56,7 +56,7 @@ pub(crate) async fn join(
             let lines = sources.remove(0).with_keys(wanted);
             reduce_slots(question, Scan::new(lines).plan()?, threads).await
         }
-        Question::Written => reduce_slots(question, Scan::new(sources.remove(0)).plan()?, threads).await,
+        Question::Written | Question::Plays => reduce_slots(question, Scan::new(sources.remove(0)).plan()?, threads).await,
         Question::Selective { most_customer } => {
             let orders = sources.remove(0).with_filter(Predicate::le("o_custkey", most_customer));
             let how = PlanOptions::default().with_dynamic_filters(options.filters);

@@ -3,6 +3,7 @@
 //! `--help` lists the commands.
 
 mod bucket;
+mod columns;
 mod floor;
 mod generate;
 mod join;
@@ -36,7 +37,8 @@ const HELP: &str = "\
 compare-ours COMMAND [OPTION]...
 
   generate --sf F --to DIR              write TPC-H orders and lineitem, ordered by key, as two Parquet files
-  plays --users N --to DIR              write a week of plays of N users [default: 20000] as a Parquet file, ordered by time
+  plays --users N --weeks N --to DIR    write the plays of N users [default: 20000] in N weeks [default: 1] as a Parquet file, ordered by time
+  columns --from DIR                    the bytes of each column of all Parquet files below a folder, and of all files
   bucket --from DIR --to DIR            write the Parquet files of a folder as two datasets
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
          [--table NAME=KEY[,SORT]...]   a file, with its key and sort columns [default: the two of TPC-H]
@@ -46,7 +48,7 @@ compare-ours COMMAND [OPTION]...
   join QUESTION --from DIR --sf F       answer T1, T2, T3-0.1, T3-1, T3-keys or T7-CASE from the datasets in a folder
          [--filters auto|always|never]  whether the keys of one side choose the rows of the other [default: auto]
          [--latency-ms N]               how long the store takes for every read, beside reading [default: 0]
-  scan QUESTION --from DIR --sf F       the same columns and reductions by parquet's own reader, and no join
+  scan QUESTION --from DIR --sf F       the same columns and reductions by parquet's own reader, and no join; `plays` reads all columns of plays
   select --every N --from DIR           price and comment of the lines of one in N orders [default: 100], by parquet's own reader
 
   --threads N                           threads of every command but generate [default: 2]
@@ -68,6 +70,7 @@ struct Options {
     filters: DynamicFilters,
     latency: Duration,
     users: u64,
+    weeks: u64,
     /// Tables with their key and sort columns, if not those of TPC-H.
     tables: Vec<(String, Vec<String>)>,
 }
@@ -76,7 +79,7 @@ impl Options {
     /// The options, or `None` if only help was wanted.
     fn from_args() -> Result<Option<Self>, Failure> {
         let mut options =
-            Self { buckets: 64, budget: 1 << 30, threads: 2, every: 100, users: 20_000, ..Self::default() };
+            Self { buckets: 64, budget: 1 << 30, threads: 2, every: 100, users: 20_000, weeks: 1, ..Self::default() };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
             match arg {
@@ -87,6 +90,7 @@ impl Options {
                 Long("buckets") => options.buckets = args.value()?.parse()?,
                 Long("budget-mb") => options.budget = args.value()?.parse::<usize>()? << 20,
                 Long("users") => options.users = args.value()?.parse()?,
+                Long("weeks") => options.weeks = args.value()?.parse()?,
                 Long("table") => {
                     let table = args.value()?.string()?;
                     let (name, columns) = table.split_once('=').ok_or("--table is NAME=KEY[,SORT]...")?;
@@ -121,7 +125,8 @@ fn main() -> Result<(), Failure> {
     let words: Vec<&str> = options.command.iter().map(String::as_str).collect();
     let line = match words[..] {
         ["generate"] => generate::generate(options.scale_factor, &options.to)?,
-        ["plays"] => plays::plays(options.users, &options.to)?,
+        ["plays"] => plays::plays(options.users, options.weeks, &options.to)?,
+        ["columns"] => columns::columns(&options.from)?,
         ["bucket"] => runtime(threads)?.block_on(bucket::bucket(&options))?,
         ["skew", case] => runtime(threads)?.block_on(skew::skew(case, &options))?,
         ["join", question] => {
@@ -183,7 +188,7 @@ fn bytes_read() -> Option<u64> {
 }
 
 /// What all threads of the process have computed so far, to a hundredth. Only Linux tells.
-fn processor_seconds() -> Option<f64> {
+pub(crate) fn processor_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
     // Behind the name of the program, which may hold anything, `utime` and `stime` are the 12th and 13th.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();

@@ -1,4 +1,4 @@
-//! A week of listening as an event-delivery system leaves it: plays in order of time, with identifiers as text.
+//! Weeks of listening as an event-delivery system leaves them: plays in order of time, with identifiers as text.
 //!
 //! Made of a hash of (user, number of the play, purpose) alone, so that every machine makes the same rows.
 
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -16,12 +16,18 @@ use crate::Failure;
 
 /// 2025-01-06, a Monday, in microseconds since 1970.
 const MONDAY: u64 = 1_736_121_600_000_000;
-const WEEK_SECONDS: u64 = 7 * 24 * 3600;
+const WEEK_MICROSECONDS: u64 = 7 * 24 * 3_600_000_000;
 const MEAN_PLAYS: f64 = 58.0;
 const PLAYS_OF_SESSION: u64 = 10;
 const FAVOURITES: f64 = 60.0;
-/// Songs of the week of each user.
+/// Songs that each user hears again and again, of which some are exchanged every few weeks.
 const ROTATION: f64 = 10.0;
+const WEEKS_OF_ROTATION: u64 = 4;
+const EXCHANGED: u64 = 5;
+/// Numbers of songs from here on are those of no rotation.
+const OTHER_SONGS: u64 = 1000;
+/// More than a user has in a week.
+const SESSIONS_OF_WEEK: u64 = 1000;
 const ARTISTS: f64 = 50_000.0;
 const TRACKS_OF_ARTIST: f64 = 40.0;
 const DEVICES: [&str; 6] = ["mobile", "desktop", "speaker", "car", "tv", "web"];
@@ -40,13 +46,32 @@ struct Play {
 }
 
 /// Writes `plays.parquet`.
-pub(crate) fn plays(users: u64, folder: &Path) -> Result<Value, Failure> {
+pub(crate) fn plays(users: u64, weeks: u64, folder: &Path) -> Result<Value, Failure> {
     std::fs::create_dir_all(folder)?;
-    let mut plays: Vec<Play> = (0..users).flat_map(of_user).collect();
-    plays.sort_by_key(|play| (play.played_at, play.user));
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
+    let properties = WriterProperties::builder().set_compression(zstd).build();
+    let file = File::create(folder.join("plays.parquet"))?;
+    let mut writer = ArrowWriter::try_new(file, batch(&[])?.schema(), Some(properties))?;
+    let (mut rows, mut plays) = (0, vec![]);
+    for week in 0..weeks {
+        plays.extend((0..users).flat_map(|user| of_user(user, week)));
+        plays.sort_by_key(|play: &Play| (play.played_at, play.user));
+        // Sessions may go on into the next week.
+        let end = if week + 1 < weeks { MONDAY + (week + 1) * WEEK_MICROSECONDS } else { u64::MAX };
+        let later = plays.split_off(plays.partition_point(|play| play.played_at < end));
+        writer.write(&batch(&plays)?)?;
+        rows += plays.len();
+        plays = later;
+    }
+    writer.close()?;
+    Ok(json!({ "rows": rows }))
+}
+
+fn batch(plays: &[Play]) -> Result<RecordBatch, Failure> {
     let number = |value: fn(&Play) -> u64| plays.iter().map(move |play| value(play) as i64);
-    let text =
-        |value: fn(&Play) -> String| -> ArrayRef { Arc::new(StringArray::from_iter_values(plays.iter().map(value))) };
+    let text = |value: fn(&Play) -> String| -> ArrayRef {
+        Arc::new(StringViewArray::from_iter_values(plays.iter().map(value)))
+    };
     let shuffle: BooleanArray = plays.iter().map(|play| Some(play.shuffle)).collect();
     let columns: Vec<(&str, ArrayRef)> = vec![
         (
@@ -62,32 +87,30 @@ pub(crate) fn plays(users: u64, folder: &Path) -> Result<Value, Failure> {
         ("ms_played", Arc::new(Int64Array::from_iter_values(number(|play| play.ms_played)))),
         ("shuffle", Arc::new(shuffle)),
     ];
-    let batch = RecordBatch::try_from_iter(columns)?;
-    let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
-    let properties = WriterProperties::builder().set_compression(zstd).build();
-    let mut writer =
-        ArrowWriter::try_new(File::create(folder.join("plays.parquet"))?, batch.schema(), Some(properties))?;
-    writer.write(&batch)?;
-    writer.close()?;
-    Ok(json!({ "rows": plays.len() }))
+    Ok(RecordBatch::try_from_iter(columns)?)
 }
 
 /// A user has favourite artists, some songs that are heard again and again, and now and then hears something else that is popular.
-fn of_user(user: u64) -> Vec<Play> {
+fn of_user(user: u64, week: u64) -> Vec<Play> {
     // Half of the users hear less than the mean, few much more.
     let activity = ((0.5 / share([user, 0, 0]).sqrt()).min(10.0) - 0.35) / 0.625;
     let sessions = ((activity * MEAN_PLAYS) as u64).div_ceil(PLAYS_OF_SESSION);
     let favourite = |rank: f64| skewed(ARTISTS, share([user, rank as u64, 1]));
     let mut plays = vec![];
-    for session in 0..sessions {
+    for session in week * SESSIONS_OF_WEEK..week * SESSIONS_OF_WEEK + sessions {
         let of_session = |purpose| share([user, session, purpose]);
-        let mut played_at = MONDAY + (of_session(2) * WEEK_SECONDS as f64) as u64 * 1_000_000;
+        let start = (of_session(2) * WEEK_MICROSECONDS as f64) as u64 / 1_000_000 * 1_000_000;
+        let mut played_at = MONDAY + week * WEEK_MICROSECONDS + start;
         let main_device = (share([user, 0, 3]) * 3.0) as usize;
         let device = if of_session(4) < 0.8 { main_device } else { (of_session(5) * DEVICES.len() as f64) as usize };
         let playlist = (of_session(6) * 5.0) as u64 + 5 * user;
         for play in 0..PLAYS_OF_SESSION {
             let of_play = |purpose| share([user, session * PLAYS_OF_SESSION + play, purpose]);
-            let heard = if of_play(7) < 0.4 { (of_play(8) * ROTATION) as u64 } else { 1000 + session * 100 + play };
+            let heard = if of_play(7) < 0.4 {
+                week / WEEKS_OF_ROTATION * EXCHANGED + (of_play(8) * ROTATION) as u64
+            } else {
+                OTHER_SONGS + session * 100 + play
+            };
             let of_song = |purpose| share([user, heard, purpose]);
             let tail = of_song(9) < 0.1;
             let artist = if tail { skewed(ARTISTS, of_song(10)) } else { favourite(FAVOURITES * of_song(11).powi(2)) };

@@ -20,6 +20,8 @@ pub(crate) enum Question {
     LookUp { scale_factor: f64 },
     /// T4: the same of all lines, which were just written.
     Written,
+    /// Of plays the number, `sum(ms_played)` and the maximum of each column of text; all columns are read.
+    Plays,
     /// T7: of two skewed datasets the number of joined rows, and the sums of either side's values.
     Skew,
 }
@@ -44,6 +46,7 @@ impl Question {
             "T3-1" => Ok(Self::Selective { most_customer: customers(10) }),
             "T3-keys" => Ok(Self::LookUp { scale_factor }),
             "T4" => Ok(Self::Written),
+            "plays" => Ok(Self::Plays),
             _ if name.starts_with("T7-") => Ok(Self::Skew),
             _ => Err(format!("no question {name}").into()),
         }
@@ -53,6 +56,7 @@ impl Question {
     pub(crate) fn tables(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::LookUp { .. } | Self::Written => &[("lineitem", "l_orderkey")],
+            Self::Plays => &[("plays", "user_id")],
             Self::Skew => &[("left", "k"), ("right", "k")],
             _ => &crate::TABLES,
         }
@@ -62,7 +66,7 @@ impl Question {
     pub(crate) fn payload(self) -> Option<&'static [&'static [&'static str]]> {
         match self {
             Self::Narrow => Some(&[&["o_totalprice"], &["l_quantity"]]),
-            Self::Wide | Self::Skew => None,
+            Self::Wide | Self::Plays | Self::Skew => None,
             Self::Selective { .. } => Some(&[&[], &["l_extendedprice", "l_comment"]]),
             Self::LookUp { .. } | Self::Written => Some(&[&["l_extendedprice", "l_comment"]]),
         }
@@ -84,6 +88,11 @@ impl Question {
                 (!key).then_some(Reduction::Sum)
             }
             Self::Wide => Some(Reduction::Max),
+            Self::Plays => match column {
+                "ms_played" => Some(Reduction::Sum),
+                "played_at" | "shuffle" => None,
+                _ => Some(Reduction::Max),
+            },
             Self::Selective { .. } | Self::LookUp { .. } | Self::Written => match column {
                 "l_extendedprice" => Some(Reduction::Sum),
                 "l_comment" => Some(Reduction::Max),
