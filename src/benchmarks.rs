@@ -11,6 +11,7 @@ use crate::join::{CarryBudget, JoinInputs, JoinKind, OutputColumn, OutputLayout,
 use crate::merge::{Kernel, SourceInputs, Step, scan_kernel};
 use crate::spec::BucketSpec;
 use crate::spill::SpilledRows;
+use crate::task::Crew;
 use crate::write::{Placement, SortedRows};
 
 /// A source: the batches of each of its runs. The first column is the key.
@@ -115,7 +116,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub async fn sort(batches: &[RecordBatch], spec: &BucketSpec, gather: bool) -> Result<usize> {
     let schema = batches[0].schema();
     let placement = Arc::new(Placement::new(&schema, spec, &spec.order_indices(&schema)?)?);
-    let sorted = Arc::new(SortedRows::sort(placement, batches.to_vec(), 1, PIECE_BYTES).await?);
+    let sorted = Arc::new(SortedRows::sort(placement, batches.to_vec(), Crew::new(1), PIECE_BYTES).await?);
     if !gather {
         return Ok(sorted.rows());
     }

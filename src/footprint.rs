@@ -106,6 +106,14 @@ impl RowSizes {
         }
     }
 
+    /// The bytes of some rows.
+    pub(crate) fn of_rows(&self, rows: Range<usize>) -> u64 {
+        match self {
+            Self::Fixed(size) => u64::from(*size) * rows.len() as u64,
+            Self::PerRow(sizes) => sizes[rows].iter().map(|s| u64::from(*s)).sum(),
+        }
+    }
+
     /// The bytes of all of `rows` rows.
     pub(crate) fn total(&self, rows: usize) -> u64 {
         match self {

@@ -1,10 +1,14 @@
-//! The one place that starts tasks: aborted when dropped, panics become errors, and what they do belongs to the span that started them.
+//! The one place that starts tasks and threads: given up when dropped, panics become errors, and what they do belongs to the span that started them.
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
-use tokio::runtime::Handle;
+use futures::future::try_join_all;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
 
@@ -24,9 +28,7 @@ impl<T> Future for Task<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|joined| {
-            joined.unwrap_or_else(|e| Err(Error::internal(format!("a task ended without a result, cause=`{e}`"))))
-        })
+        Pin::new(&mut self.0).poll(cx).map(|joined| joined.unwrap_or_else(|e| Err(ended(&e.to_string()))))
     }
 }
 
@@ -43,15 +45,97 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     Task(tokio::task::spawn_blocking(move || span.in_scope(work)))
 }
 
-/// Drives `work`, which has computations done, from a blocking thread: it goes on whatever the runtime's own threads do meanwhile.
-#[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
-pub(crate) fn spawn_computing<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Task<T> {
-    let (runtime, work) = (Handle::current(), work.in_current_span());
-    Task(tokio::task::spawn_blocking(move || runtime.block_on(work)))
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that compute for one write, the same ones from beginning to end. Of a runtime's blocking threads each piece of work would get another one, and
+/// common allocators keep what a thread has freed for that thread: a write took several times its budget that way.
+///
+/// They start with the first work, and end when nobody has the crew any more. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Crew(Arc<Threads>);
+
+#[derive(Debug)]
+struct Threads {
+    count: usize,
+    /// Absent until they start.
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+}
+
+impl Crew {
+    /// This many threads, at least one.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self(Arc::new(Threads { count: threads.max(1), jobs: Mutex::default() }))
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.0.count
+    }
+
+    /// Runs `work`, which computes or blocks, on one of the threads. Work whose turn comes when nobody waits for it any more is left out.
+    pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let span = Span::current();
+        self.begin(Box::new(move || {
+            if !answer.is_closed() {
+                let done = catch_unwind(AssertUnwindSafe(|| span.in_scope(work)));
+                drop(answer.send(done.unwrap_or_else(|panic| Err(ended(&panic_text(panic.as_ref()))))));
+            }
+        }))?;
+        answered.await.unwrap_or_else(|_| Err(ended("its thread is gone")))
+    }
+
+    /// Runs `work` on every part at once; the results are in the order of the parts.
+    pub(crate) async fn run_all<P: Send + 'static, T: Send + 'static>(
+        &self,
+        parts: Vec<P>,
+        work: impl Fn(P) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let run = |part| {
+            let work = work.clone();
+            self.run(move || work(part))
+        };
+        try_join_all(parts.into_iter().map(run)).await
+    }
+
+    fn begin(&self, job: Job) -> Result<()> {
+        // Nothing that can panic happens under the lock.
+        let mut jobs = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = match jobs.as_mut() {
+            Some(jobs) => jobs,
+            None => jobs.insert(start(self.0.count)?),
+        };
+        jobs.send(job).map_err(|_| ended("its threads are gone"))
+    }
+}
+
+/// Starts threads that do the jobs of the channel until it is closed.
+fn start(count: usize) -> Result<mpsc::Sender<Job>> {
+    let (jobs, coming) = mpsc::channel::<Job>();
+    let coming = Arc::new(Mutex::new(coming));
+    for _ in 0..count {
+        let coming = Arc::clone(&coming);
+        let next = move || coming.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let work = move || {
+            while let Ok(job) = next() {
+                job();
+            }
+        };
+        std::thread::Builder::new().name("smb-write".into()).spawn(work)?;
+    }
+    Ok(jobs)
+}
+
+fn ended(cause: &str) -> Error {
+    Error::internal(format!("a task ended without a result, cause=`{cause}`"))
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown").to_owned()
 }
 
 /// Runs `work`, which hands bytes from outside to a library that may panic on damage: such a panic is `Corrupt`, not the caller's end.
 pub(crate) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Error::corrupt("damaged bytes made a decoder panic")))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::corrupt("damaged bytes made a decoder panic")))
 }

@@ -27,7 +27,7 @@ use crate::run::Parallelism;
 use crate::schema::{canonical_schema, cast_batch};
 use crate::spec::{BucketCount, BucketSpec};
 use crate::store::Place;
-use crate::task::spawn;
+use crate::task::{Crew, spawn};
 use crate::write::{
     DatasetWriter, Feedback, ProgressFn, RunFileWriter, RunTarget, WriteMode, WriteOptions, WritePhase, WriteProgress,
     WriteSummary, WriteTicket,
@@ -258,9 +258,15 @@ impl<O: PlanOperation> Plan<O> {
         let target = ticket.run_target(store)?;
         let (next, function) = (Arc::new(AtomicU32::new(0)), Arc::new(function));
         let tasks = parallelism.tasks().min(self.slots().get() as usize).max(1);
+        let crew = Crew::new(tasks);
         let tasks: Vec<_> = (0..tasks)
             .map(|_| {
-                let output = Output { target: target.clone(), ticket: ticket.clone(), feedback: feedback.clone() };
+                let output = Output {
+                    target: target.clone(),
+                    ticket: ticket.clone(),
+                    feedback: feedback.clone(),
+                    crew: crew.clone(),
+                };
                 let plan = self.clone();
                 let (next, function) = (Arc::clone(&next), Arc::clone(&function));
                 spawn(async move {
@@ -304,6 +310,7 @@ struct Output {
     target: RunTarget,
     ticket: WriteTicket,
     feedback: Feedback,
+    crew: Crew,
 }
 
 /// Takes slots until none is left; `runs` gets every run that is complete, whatever happens after.
@@ -419,10 +426,10 @@ impl<'a> SlotOutput<'a> {
 
     fn writer(&mut self, bucket: u32) -> Result<&mut RunFileWriter> {
         use std::collections::btree_map::Entry;
-        let Output { target, feedback, .. } = self.output;
+        let Output { target, feedback, crew, .. } = self.output;
         Ok(match self.writers.entry(bucket) {
             Entry::Occupied(writer) => writer.into_mut(),
-            Entry::Vacant(place) => place.insert(RunFileWriter::new(target, bucket, &self.ids.next(), feedback)?),
+            Entry::Vacant(place) => place.insert(RunFileWriter::new(target, bucket, &self.ids.next(), feedback, crew)?),
         })
     }
 

@@ -62,6 +62,11 @@ impl Encodings {
         Ok(Self { properties, leaves, max_row_group_rows, row_group_bytes })
     }
 
+    /// How many leaf columns there are.
+    pub(super) fn leaves(&self) -> usize {
+        self.leaves.len()
+    }
+
     /// The properties of a run that begins with the rows of `sample`, or (`whole`) has no others.
     pub(super) fn of_run(&self, sample: &RecordBatch, whole: bool) -> Result<WriterProperties> {
         let mut samples = Vec::with_capacity(self.leaves.len());

@@ -93,8 +93,8 @@ pub enum InputOrder {
 /// # Memory
 /// Three eighths of [`memory_budget`](Self::memory_budget) buffer rows, what sorting them takes included, and as much is being sorted and spilled at
 /// the same time. In the end, when no more rows come, merging takes a quarter and encoding another, of which as many runs are encoded at once as
-/// fit. What the caller hands in is the caller's own, and so are the manifest's entries, about a kilobyte for each run. One run is always encoded, so
-/// that a budget of less than some 128 MiB is exceeded, unless [`row_group_bytes`](Self::row_group_bytes) is made smaller as well.
+/// fit. What the caller hands in is the caller's own, and so are the manifest's entries, some kilobytes for each run. One run is always encoded, which
+/// takes two row groups and about a mebibyte for each leaf column: a budget of less than four times that is exceeded.
 ///
 /// ```
 /// use sort_merge_bucket::WriteOptions;
@@ -118,7 +118,8 @@ pub struct WriteOptions {
     pub input_order: InputOrder,
     /// The most rows of a row group, at least 1. Default [`DEFAULT_MAX_ROW_GROUP_ROWS`].
     pub max_row_group_rows: usize,
-    /// The encoded and compressed size in bytes at which a row group ends, at least 1. Default [`DEFAULT_ROW_GROUP_BYTES`].
+    /// The encoded and compressed size in bytes at which a row group ends, at least 1. Default [`DEFAULT_ROW_GROUP_BYTES`]. It also ends when the
+    /// values have eight times as many bytes before they are encoded.
     pub row_group_bytes: usize,
     /// The most rows of a data page, at least 1: the unit that a selective read skips. Default [`DEFAULT_PAGE_ROWS`].
     pub page_rows: usize,

@@ -1,9 +1,5 @@
-//! How the writer uses the machine: how much at once, in pieces of which size, and the helper that runs pieces in parallel.
+//! How the writer uses the machine: how much at once, in pieces of which size, and how work is split.
 
-use futures::future::try_join_all;
-
-use crate::error::Result;
-use crate::task;
 use crate::write::options::WriteOptions;
 
 /// The most rows of a piece that is gathered, spilled, merged or encoded at once.
@@ -19,9 +15,11 @@ const MIN_PIECE_BYTES: u64 = 16 << 10;
 /// inputs for one bucket at once, 16 for eight.
 const PIECES_PER_BUDGET: u64 = 1024;
 
-/// The bytes that the encoding of one run needs besides its input, in row groups: the open one with its uncompressed pages and
-/// dictionaries, the finished one, and parts under way.
-const ROW_GROUPS_PER_ENCODER: usize = 4;
+/// What the encoding of one run needs besides its input, in row groups: the open one with pages as they were before compression, and the finished one.
+const ROW_GROUPS_PER_ENCODER: usize = 2;
+
+/// What each leaf column of a run that is being encoded needs: a dictionary, and the state of its codec. Measured with 500 columns.
+const LEAF_BYTES: usize = 1 << 20;
 
 /// How the memory budget is divided: while rows come, three eighths are filled and as much is being sorted and spilled; in the end, beside a buffer
 /// that is not full, a quarter merges and a quarter encodes.
@@ -42,31 +40,20 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn new(options: &WriteOptions) -> Self {
+    /// For runs of so many leaf columns.
+    pub(super) fn new(options: &WriteOptions, leaves: usize) -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let quarter = options.memory_budget / 4;
         let piece_bytes = (options.memory_budget as u64 / PIECES_PER_BUDGET).clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES);
-        let encoders = (quarter / options.row_group_bytes.saturating_mul(ROW_GROUPS_PER_ENCODER)).clamp(1, jobs);
+        let encoder_bytes = options
+            .row_group_bytes
+            .saturating_mul(ROW_GROUPS_PER_ENCODER)
+            .saturating_add(LEAF_BYTES.saturating_mul(leaves));
+        let encoders = (quarter / encoder_bytes.max(1)).clamp(1, jobs);
         let fan_in = (quarter as u64 / (2 * piece_bytes * encoders as u64)).clamp(4, 1024) as usize;
         let upload_bytes = options.row_group_bytes.saturating_mul(2 * encoders).min(u32::MAX as usize);
         Self { buffer_bytes: (quarter + quarter / 2).max(1), piece_bytes, jobs, encoders, fan_in, upload_bytes }
     }
-}
-
-/// Runs `work` on every part at once, on blocking threads; the results are in the order of the parts.
-pub(super) async fn in_parallel<T, R>(
-    parts: Vec<T>,
-    work: impl Fn(T) -> Result<R> + Clone + Send + 'static,
-) -> Result<Vec<R>>
-where
-    T: Send + 'static,
-    R: Send + 'static,
-{
-    let tasks = parts.into_iter().map(|part| {
-        let work = work.clone();
-        task::spawn_blocking(move || work(part))
-    });
-    try_join_all(tasks.collect::<Vec<_>>()).await
 }
 
 /// Splits `weights` into at most `parts` consecutive ranges of about the same weight, none empty.

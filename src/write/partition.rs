@@ -16,7 +16,8 @@ use crate::bucket::bucket_ids;
 use crate::error::Result;
 use crate::footprint::{Cutter, RowSizes};
 use crate::spec::BucketSpec;
-use crate::write::parallel::{PIECE_ROWS, in_parallel, split_evenly};
+use crate::task::Crew;
+use crate::write::parallel::{PIECE_ROWS, split_evenly};
 use crate::write::sort_keys::{Encoded, Encoding, Packed, Packing, RowRef, SortKeys, Span, is_integer};
 
 /// Buffers of fewer rows are sorted by one thread.
@@ -90,11 +91,12 @@ struct Unsorted {
     /// Consecutive batches for each thread.
     parts: Vec<Range<usize>>,
     jobs: usize,
+    crew: Crew,
     piece_bytes: u64,
 }
 
 impl SortedRows {
-    /// Sorts the rows of canonical `batches`, with up to `jobs` threads.
+    /// Sorts the rows of canonical `batches`, on the threads of `crew`.
     ///
     /// Time is that of hashing and sorting. Memory beyond the batches is 8 bytes per row. While sorting it is 16 where key and position fit into 64
     /// bits, else 24, again 8 or 16 for the rows of the buckets at hand (all rows, if there is one bucket), and the encoded order columns if they are
@@ -102,13 +104,13 @@ impl SortedRows {
     pub(crate) async fn sort(
         placement: Arc<Placement>,
         batches: Vec<RecordBatch>,
-        jobs: usize,
+        crew: Crew,
         piece_bytes: u64,
     ) -> Result<Self> {
         let rows: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
-        let jobs = jobs.min(rows.iter().sum::<usize>() / MIN_ROWS_PER_JOB).max(1);
+        let jobs = crew.threads().min(rows.iter().sum::<usize>() / MIN_ROWS_PER_JOB).max(1);
         let parts = split_evenly(&rows, jobs);
-        let unsorted = Unsorted { placement, batches: Arc::new(batches), parts, jobs, piece_bytes };
+        let unsorted = Unsorted { placement, batches: Arc::new(batches), parts, jobs, crew, piece_bytes };
         if unsorted.placement.by_integers {
             let spans = unsorted.survey(|batch, placement| Ok(Span::of_batch(batch, &placement.order))).await?;
             let packing = Packing::new(&unsorted.placement.order, &spans, &unsorted.batches);
@@ -173,17 +175,17 @@ impl Unsorted {
         let look_at = move |part: Range<usize>| {
             batches[part].iter().map(|batch| look(batch, &placement)).collect::<Result<Vec<_>>>()
         };
-        Ok(in_parallel(self.parts.clone(), look_at).await?.into_iter().flatten().collect())
+        Ok(self.crew.run_all(self.parts.clone(), look_at).await?.into_iter().flatten().collect())
     }
 
     async fn sort<K: SortKeys>(self, keys: K) -> Result<SortedRows> {
-        let Self { placement, batches, parts, jobs, piece_bytes } = self;
+        let Self { placement, batches, parts, jobs, crew, piece_bytes } = self;
         let keys = Arc::new(keys);
         let place = {
             let (keys, batches) = (Arc::clone(&keys), Arc::clone(&batches));
             move |part| Placed::new(keys.as_ref(), &placement, &batches, part)
         };
-        let mut placed = in_parallel(parts, place).await?;
+        let mut placed = crew.run_all(parts, place).await?;
         let sizes = placed.iter_mut().flat_map(|part| std::mem::take(&mut part.sizes)).collect();
         let placed = Arc::new(placed);
 
@@ -211,7 +213,7 @@ impl Unsorted {
             }
             Ok(refs)
         };
-        let order = in_parallel(parts, sort).await?.concat();
+        let order = crew.run_all(parts, sort).await?.concat();
         Ok(SortedRows { batches, sizes, order, buckets, piece_bytes })
     }
 }

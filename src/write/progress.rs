@@ -2,7 +2,6 @@
 //!
 //! Reports are made one after the other, whichever task makes them, and the books are open meanwhile: what a caller's function sees never goes back.
 
-use std::any::Any;
 use std::fmt;
 use std::iter::Sum;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::layout::WriteId;
 use crate::manifest::Run;
 use crate::spec::BucketCount;
+use crate::task::panic_text;
 use crate::write::parallel::PIECE_ROWS;
 
 /// The target of all spans of writes, whatever file makes them.
@@ -330,7 +330,7 @@ impl Feedback {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| function(&now))) {
             let mut books = self.books();
             books.function = None;
-            books.panic = Some(cause(panic.as_ref()));
+            books.panic = Some(panic_text(panic.as_ref()));
         }
     }
 
@@ -361,9 +361,4 @@ pub(super) fn commit_span(path: &str, write_id: &WriteId, runs: &[Run]) -> Span 
     let rows = runs.iter().map(|run| run.rows).fold(0, u64::saturating_add);
     let bytes = runs.iter().map(|run| run.bytes).fold(0, u64::saturating_add);
     info_span!(target: TARGET, "commit", path, %write_id, runs = runs.len(), rows, bytes, version = Empty)
-}
-
-fn cause(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown").to_owned()
 }

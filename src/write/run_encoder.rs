@@ -31,6 +31,10 @@ use crate::write::parallel::PIECE_ROWS;
 /// Rows are encoded in portions that end with the row that reaches this many bytes.
 const PORTION_BYTES: u64 = 4 << 20;
 
+/// A row group ends when its values have so many times its encoded bytes: parquet's writer keeps, until then, as much memory as pages had before they
+/// were compressed.
+const VALUES_PER_ENCODED: u64 = 8;
+
 /// Statistics of strings and binary are cut after this many bytes.
 const STATISTICS_BYTES: usize = 64;
 
@@ -54,6 +58,8 @@ struct Target {
     key: Vec<usize>,
     order: Vec<usize>,
     encodings: Encodings,
+    /// The bytes of values at which a row group ends.
+    row_group_values: u64,
 }
 
 impl RunTarget {
@@ -98,7 +104,9 @@ impl RunTarget {
             .set_column_index_truncate_length(Some(STATISTICS_BYTES))
             .set_sorting_columns(Some(sorting.collect()));
         let encodings = Encodings::new(properties, &leaves, options)?;
-        Ok(Self(Arc::new(Target { place, dataset_id, write_id, schema, spec, key, order, encodings })))
+        let row_group_values = (options.row_group_bytes as u64).saturating_mul(VALUES_PER_ENCODED);
+        let target = Target { place, dataset_id, write_id, schema, spec, key, order, encodings, row_group_values };
+        Ok(Self(Arc::new(target)))
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -111,6 +119,11 @@ impl RunTarget {
 
     pub(crate) fn spec(&self) -> &BucketSpec {
         &self.0.spec
+    }
+
+    /// How many leaf columns a run has.
+    pub(super) fn leaves(&self) -> usize {
+        self.0.encodings.leaves()
     }
 
     /// The positions of the order columns.
@@ -150,6 +163,9 @@ pub(super) struct RunEncoder {
     cutter: Cutter,
     /// The rows of the unfinished portion.
     pending: Vec<RecordBatch>,
+    /// The bytes of the values of the unfinished portion, and of those before it in the open row group.
+    pending_values: u64,
+    row_group_values: u64,
     rows: u64,
     first: Option<KeyBound>,
     last: Option<KeyBound>,
@@ -172,6 +188,8 @@ impl RunEncoder {
             order: OrderCheck::new(schema, order, UNSORTED_RUN)?,
             cutter: Cutter::new(PIECE_ROWS, PORTION_BYTES),
             pending: vec![],
+            pending_values: 0,
+            row_group_values: 0,
             rows: 0,
             first: None,
             last: None,
@@ -203,7 +221,9 @@ impl RunEncoder {
         }
         self.order.check(batch).map_err(|e| e.with_path(self.target.0.place.layout.run(&self.path)))?;
         self.note_keys(batch)?;
-        for (range, full) in self.cutter.cut(&RowSizes::of_batch(batch), rows) {
+        let sizes = RowSizes::of_batch(batch);
+        for (range, full) in self.cutter.cut(&sizes, rows) {
+            self.pending_values += sizes.of_rows(range.clone());
             self.pending.push(batch.slice(range.start, range.len()));
             if full {
                 self.encode_pending(false)?;
@@ -234,7 +254,19 @@ impl RunEncoder {
             Some(parquet) => parquet,
             None => self.begin(self.target.0.encodings.of_run(&portion, last)?)?,
         };
-        self.parquet.insert(parquet).write(&portion).map_err(encoding)
+        let parquet = self.parquet.insert(parquet);
+        let goes_on = parquet.in_progress_rows() + portion.num_rows();
+        parquet.write(&portion).map_err(encoding)?;
+        self.row_group_values += self.pending_values;
+        if parquet.in_progress_rows() < goes_on {
+            // Another limit has ended the row group.
+            self.row_group_values = self.pending_values;
+        } else if self.row_group_values >= self.target.0.row_group_values {
+            parquet.flush().map_err(encoding)?;
+            self.row_group_values = 0;
+        }
+        self.pending_values = 0;
+        Ok(())
     }
 
     fn begin(&self, properties: WriterProperties) -> Result<ArrowWriter<Vec<u8>>> {

@@ -18,12 +18,12 @@ use crate::layout::RunIds;
 use crate::manifest::Run;
 use crate::spill::{Spill, SpillDir};
 use crate::store::Place;
-use crate::task::{self, Task};
+use crate::task::{self, Crew, Task};
 use crate::write::bucket_rows::BucketRows;
 use crate::write::intake::Intake;
 use crate::write::options::{InputOrder, WriteOptions};
 use crate::write::order_check::OrderCheck;
-use crate::write::parallel::{Limits, PIECE_ROWS, in_parallel, split_evenly};
+use crate::write::parallel::{Limits, PIECE_ROWS, split_evenly};
 use crate::write::partition::{Placement, SortedRows};
 use crate::write::progress::{Feedback, WritePhase};
 use crate::write::run_encoder::{RunEncoder, RunTarget};
@@ -47,6 +47,7 @@ pub(super) struct Sorter {
     target: RunTarget,
     placement: Arc<Placement>,
     limits: Limits,
+    crew: Crew,
     intake: Intake,
     input: InputOrder,
     /// Of input that is declared to be in order.
@@ -63,7 +64,7 @@ pub(super) struct Sorter {
 
 impl Sorter {
     pub(super) fn new(target: RunTarget, options: &WriteOptions) -> Result<Self> {
-        let limits = Limits::new(options);
+        let limits = Limits::new(options, target.leaves());
         let input = options.input_order;
         let (sort_by, order) = match input {
             InputOrder::Any => (target.order(), None),
@@ -74,6 +75,7 @@ impl Sorter {
             input,
             order,
             intake: Intake::new(Arc::clone(target.schema()), &limits),
+            crew: Crew::new(limits.jobs),
             limits,
             target,
             spill_parent: options.spill_dir.clone(),
@@ -120,8 +122,8 @@ impl Sorter {
             return Ok(None);
         }
         self.feedback.enter(WritePhase::Sorting);
-        let Limits { jobs, piece_bytes, .. } = self.limits;
-        Ok(Some(Arc::new(SortedRows::sort(Arc::clone(&self.placement), batches, jobs, piece_bytes).await?)))
+        let (placement, crew) = (Arc::clone(&self.placement), self.crew.clone());
+        Ok(Some(Arc::new(SortedRows::sort(placement, batches, crew, self.limits.piece_bytes).await?)))
     }
 
     fn spill_dir(&mut self) -> Result<SpillDir> {
@@ -138,11 +140,10 @@ impl Sorter {
         let span = self.feedback.spill_span();
         let dir = self.spill_dir()?;
         let schema = Arc::clone(self.target.schema());
-        let placement = Arc::clone(&self.placement);
-        let Limits { jobs, piece_bytes, .. } = self.limits;
+        let (placement, crew, piece_bytes) = (Arc::clone(&self.placement), self.crew.clone(), self.limits.piece_bytes);
         let spill = async move {
-            let rows = Arc::new(SortedRows::sort(placement, batches, jobs, piece_bytes).await?);
-            let parts = rows.split(jobs);
+            let rows = Arc::new(SortedRows::sort(placement, batches, crew.clone(), piece_bytes).await?);
+            let parts = rows.split(crew.threads());
             let write = move |buckets| {
                 let mut file = dir.file(&schema)?;
                 let mut pieces = rows.pieces(buckets);
@@ -151,9 +152,9 @@ impl Sorter {
                 }
                 file.finish()
             };
-            Ok(Spill::of_parts(in_parallel(parts, write).await?))
+            Ok(Spill::of_parts(crew.run_all(parts, write).await?))
         };
-        let task = span.in_scope(|| task::spawn_computing(spill));
+        let task = span.in_scope(|| task::spawn(spill));
         self.spilling = Some((span, task));
         self.feedback.enter(WritePhase::Taking);
         Ok(())
@@ -245,7 +246,7 @@ impl Sorter {
             }
             file.finish()
         };
-        Ok(Spill::of_parts(in_parallel(parts, merge).await?))
+        Ok(Spill::of_parts(self.crew.run_all(parts, merge).await?))
     }
 
     /// Sorts the rest and uploads one run for every bucket that has rows, in the order of the buckets.
@@ -274,6 +275,7 @@ impl Sorter {
         let work = Arc::new(Work {
             target: self.target.clone(),
             input: self.input,
+            crew: self.crew.clone(),
             spills: std::mem::take(&mut self.spills),
             memory,
             encoders: Semaphore::new(self.limits.encoders),
@@ -323,6 +325,7 @@ pub(super) async fn delete_runs(place: &Place, paths: impl Iterator<Item = &str>
 struct Work {
     target: RunTarget,
     input: InputOrder,
+    crew: Crew,
     spills: Vec<Spill>,
     memory: Option<Arc<SortedRows>>,
     /// A permit per run that is being encoded.
@@ -334,7 +337,7 @@ struct Work {
     feedback: Feedback,
 }
 
-/// What a visit to the blocking threads brings back.
+/// What a visit to the crew brings back.
 enum Encoded {
     Part(BucketRows, RunEncoder, Bytes),
     Last(Option<(Bytes, Run)>),
@@ -399,7 +402,7 @@ impl Work {
                 }
                 Ok(Encoded::Last(encoder.finish()?))
             };
-            match task::spawn_blocking(visit).await? {
+            match self.crew.run(visit).await? {
                 Encoded::Part(rows, encoder, bytes) => {
                     upload.push(bytes).await?;
                     self.feedback.encoded(encoder.rows() - encoded, upload.newly_stored());

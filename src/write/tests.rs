@@ -25,6 +25,7 @@ use crate::manifest::{KeyValue, Run};
 use crate::schema::canonical_schema;
 use crate::spec::BucketSpec;
 use crate::store::Place;
+use crate::task::Crew;
 
 mod api;
 mod encodings;

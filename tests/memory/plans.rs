@@ -1,4 +1,4 @@
-//! What plans hold in memory: bounded by what their docs say, however many rows or files there are.
+//! What plans and writes hold in memory: bounded by what their docs say, however many rows or files there are.
 //!
 //! The allocator counts the whole process, so that the cases run one after the other, in one test.
 
@@ -35,6 +35,7 @@ const TASKS: usize = 2;
 async fn memory_follows_what_is_open_and_not_what_there_is() {
     a_wide_join_holds_row_groups_and_not_tables().await;
     partitions_are_opened_one_after_the_other().await;
+    a_write_keeps_its_budget_whatever_its_rows_are().await;
 }
 
 /// The most bytes that were allocated at once while the plan ran, beyond those before.
@@ -112,4 +113,59 @@ async fn partitions_are_opened_one_after_the_other() {
     assert_eq!(rows as i64, PARTITIONS * ROWS);
     let all = rows * ROW;
     assert!(peak <= all / 4, "{peak} bytes of {all} in {PARTITIONS} partitions without a common key");
+}
+
+/// What a write allocates at most, beyond the rows that it is given at once.
+async fn peak_of_write(options: WriteOptions, buckets: u32, batches: impl Iterator<Item = RecordBatch>) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+    let options = options.with_spill_dir(folder.path());
+    let mut batches = batches.peekable();
+    let schema = batches.peek().unwrap().schema();
+    let given = batches.peek().unwrap().get_array_memory_size();
+    let before = MEMORY.current_usage() - given;
+    MEMORY.reset_peak_usage();
+    let spec = BucketSpec::new(["k"], buckets).unwrap();
+    let builder = DatasetWriter::builder(store, "rows", schema, spec).with_options(options);
+    let mut writer = builder.build().await.unwrap();
+    for batch in batches {
+        writer.write(&batch).await.unwrap();
+    }
+    let (_, summary) = writer.commit_with_summary().await.unwrap();
+    assert!(summary.spills > 4, "{summary}");
+    MEMORY.peak_usage() - before - given
+}
+
+async fn a_write_keeps_its_budget_whatever_its_rows_are() {
+    let budget = 64 * MIB;
+    let options = WriteOptions::default().with_memory_budget(budget).with_row_group_bytes(2 * MIB);
+    let keys = |rows: usize, batch: usize| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(
+            (0..rows).map(|row| ((batch * rows + row) as i64).wrapping_mul(0x9e37_79b9) % 1_000_003),
+        ))
+    };
+    // Texts of a mebibyte, of which compression leaves nothing: a row group could have any number of them.
+    let huge = |batch| {
+        let texts: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values((0..4).map(|row| format!("{row:x}").repeat(MIB))));
+        RecordBatch::try_from_iter([("k", keys(4, batch)), ("text", texts)]).unwrap()
+    };
+    // Rows of one number: sorting them takes more than they do.
+    let narrow = |batch| RecordBatch::try_from_iter([("k", keys(65_536, batch))]).unwrap();
+    let wide = |batch| {
+        let columns = (0..100).map(|column| (format!("c{column}"), keys(128, batch * column + 1)));
+        RecordBatch::try_from_iter([("k".to_owned(), keys(128, batch))].into_iter().chain(columns)).unwrap()
+    };
+    let documented = |leaves: usize| budget.max(budget / 4 * 3 + (2 * 2 + leaves) * MIB);
+    for buckets in [1, 64] {
+        for (name, leaves, peak) in [
+            ("huge", 2, peak_of_write(options.clone(), buckets, (0..80).map(huge)).await),
+            ("narrow", 1, peak_of_write(options.clone(), buckets, (0..300).map(narrow)).await),
+            ("wide", 101, peak_of_write(options.clone(), buckets, (0..2000).map(wide)).await),
+        ] {
+            let most = documented(leaves) / 10 * 13;
+            println!("{name} rows in {buckets} buckets: {peak} of at most {most} bytes");
+            assert!(peak <= most, "{name} rows in {buckets} buckets: {peak} of at most {most} bytes");
+        }
+    }
 }

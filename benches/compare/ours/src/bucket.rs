@@ -12,7 +12,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value, json};
-use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, DatasetWriter, WriteMode};
+use sort_merge_bucket::{BucketSpec, DatasetWriter, WriteMode};
 
 use crate::{Failure, Options, TABLES, processor_seconds};
 
@@ -26,7 +26,7 @@ pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
     let tables = if options.tables.is_empty() { tpch.as_slice() } else { &options.tables };
     for (table, columns) in tables {
         let (busy, started) = (processor_seconds(), Instant::now());
-        let source = open(&options.from.join(format!("{table}.parquet")))?;
+        let source = open(&options.from.join(format!("{table}.parquet")), options.batch_rows)?;
         let schema = views(&source.schema());
         let (key, sort) = columns.split_at(1);
         let spec = BucketSpec::new(key, options.buckets)?.with_sort_columns(sort.iter().map(String::as_str))?;
@@ -52,9 +52,9 @@ pub(crate) async fn bucket(options: &Options) -> Result<Value, Failure> {
     Ok(report.into())
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReader, Failure> {
+fn open(path: &Path, batch_rows: usize) -> Result<ParquetRecordBatchReader, Failure> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    Ok(builder.with_batch_size(DEFAULT_BATCH_SIZE).build()?)
+    Ok(builder.with_batch_size(batch_rows).build()?)
 }
 
 /// The source's schema with text as views, which every column of TPC-H that is text has when it is generated, and with no nulls.

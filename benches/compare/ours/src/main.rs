@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
 use serde_json::{Value, json};
-use sort_merge_bucket::{Dataset, DynamicFilters, WriteOptions};
+use sort_merge_bucket::{DEFAULT_BATCH_SIZE, Dataset, DynamicFilters, WriteOptions};
 
 use question::Question;
 
@@ -42,6 +42,7 @@ compare-ours COMMAND [OPTION]...
   bucket --from DIR --to DIR            write the Parquet files of a folder as two datasets
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
          [--table NAME=KEY[,SORT]...]   a file, with its key and sort columns [default: the two of TPC-H]
+         [--batch-rows N]               rows that the writer is given at once [default: 8192]
          [--options JSON]               what differs from the crate's default options of a write
   write T4 --from DIR --to DIR          write lineitem alone, and answer T4 from what was written
   skew CASE --sf F --to DIR             write two datasets with a hot key: even (none), 5kx5k, 12Mx1 or 3Mx3k
@@ -71,6 +72,7 @@ struct Options {
     latency: Duration,
     users: u64,
     weeks: u64,
+    batch_rows: usize,
     /// Tables with their key and sort columns, if not those of TPC-H.
     tables: Vec<(String, Vec<String>)>,
 }
@@ -78,8 +80,16 @@ struct Options {
 impl Options {
     /// The options, or `None` if only help was wanted.
     fn from_args() -> Result<Option<Self>, Failure> {
-        let mut options =
-            Self { buckets: 64, budget: 1 << 30, threads: 2, every: 100, users: 20_000, weeks: 1, ..Self::default() };
+        let mut options = Self {
+            buckets: 64,
+            budget: 1 << 30,
+            threads: 2,
+            every: 100,
+            users: 20_000,
+            weeks: 1,
+            batch_rows: DEFAULT_BATCH_SIZE,
+            ..Self::default()
+        };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
             match arg {
@@ -91,6 +101,7 @@ impl Options {
                 Long("budget-mb") => options.budget = args.value()?.parse::<usize>()? << 20,
                 Long("users") => options.users = args.value()?.parse()?,
                 Long("weeks") => options.weeks = args.value()?.parse()?,
+                Long("batch-rows") => options.batch_rows = args.value()?.parse()?,
                 Long("table") => {
                     let table = args.value()?.string()?;
                     let (name, columns) = table.split_once('=').ok_or("--table is NAME=KEY[,SORT]...")?;
