@@ -1,8 +1,10 @@
-//! The dataset in its object store: finding and `open`ing versions, the `commit` protocol, `vacuum`, range `fetch`.
+//! The dataset in its object store: finding and `open`ing versions, the `commit` protocol, `vacuum`, range `fetch`,
+//! `sync` of local files.
 
 mod commit;
 mod fetch;
 mod open;
+mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vacuum;

@@ -6,8 +6,8 @@
 //!                        └── another commit came ─┘
 //! ```
 //!
-//! Objects are listed before the versions are read, so that what a commit names meanwhile is seen to be named. Whatever was left undone is old
-//! enough the next time as well.
+//! Objects are listed before the versions are read: what a commit names meanwhile is then seen to be named, where the other way round the fence would
+//! find its number taken. Whatever was left undone is old enough the next time as well.
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,7 +50,8 @@ const MANIFESTS_UNDER_WAY: usize = 16;
 #[non_exhaustive]
 pub struct VacuumOptions {
     /// How long a version can be opened and read after the next one was committed, by the time in the next one's manifest. The newest version is
-    /// kept for ever. Longer than the longest read, and than the clocks of the writers differ. Default [`DEFAULT_RETENTION`].
+    /// kept for ever. Longer than the longest read and the longest write, and than the clocks of the writers differ: a write that began before a
+    /// version which is gone by now fails with `Conflict`. Default [`DEFAULT_RETENTION`].
     pub retention: Duration,
     /// How long a file that belongs to no version is kept after it was written, by the store's clock: longer than the longest write. A write that
     /// takes longer is fenced: it fails with `Conflict` when it commits. Default [`DEFAULT_GRACE_PERIOD`].
@@ -284,6 +285,9 @@ impl Place {
 
     /// Deletes objects, all that can be even if some cannot.
     async fn delete(&self, paths: Vec<Path>) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
         let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
         let mut deleted = self.store.delete_stream(paths);
         let mut failed = None;
