@@ -127,7 +127,8 @@ impl Dataset {
     /// deleted once the write is fenced, by one more version of the dataset: should it still be at work, its commit fails with `Conflict`, and never
     /// names a file that is gone. Without such files, no version is made. Readers that run meanwhile lose nothing within the retention.
     ///
-    /// It may run at any time, also beside itself. What one that failed left undone, the next one does. It reads the manifest of every version that is
+    /// It may run at any time, also beside itself and beside appends, which follow its version; a replace that began before that version fails with
+    /// `Conflict`, as after any other. What one that failed left undone, the next one does. It reads the manifest of every version that is
     /// not emptied yet, and lists `data/`. Multipart uploads that were begun and not completed are invisible to it, and staging files of local stores,
     /// too: `docs/format.md`, section 12, says what removes them.
     ///

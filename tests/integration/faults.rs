@@ -24,6 +24,9 @@ use crate::support::{assert_valid, field, history, rows};
 
 type Store = Arc<dyn ObjectStore>;
 
+/// A write that is to be committed.
+type Written = Option<(WriteTicket, WrittenRuns)>;
+
 /// The dataset that the plain writes, the transforms and the vacuum work on.
 const PATH: &str = "d";
 
@@ -86,6 +89,8 @@ const FOR_EVER: Duration = Duration::from_secs(1 << 40);
 enum Job {
     Create,
     Append,
+    /// The commit of an append that was written before the newest version came.
+    Rebase,
     /// In several parts.
     AppendLarge,
     Replace,
@@ -100,8 +105,12 @@ enum Job {
 }
 
 impl Job {
-    async fn run(self, store: Store) -> Result<()> {
+    async fn run(self, store: Store, written: Written) -> Result<()> {
         let done = match self {
+            Self::Rebase => match written {
+                Some((ticket, written)) => ticket.commit(store, [written]).await,
+                None => panic!("nothing was written"),
+            },
             Self::Create => write(&store, PATH, WriteMode::Create, "job").await,
             Self::Append => write(&store, PATH, WriteMode::Append, "job").await,
             Self::AppendLarge => write_large(&store).await,
@@ -132,8 +141,8 @@ impl Job {
         }
     }
 
-    /// What there is before the job, and a write that was never committed.
-    async fn prepare(self) -> (InMemory, Option<(WriteTicket, WrittenRuns)>) {
+    /// What there is before the job, and a write that has not been committed.
+    async fn prepare(self) -> (InMemory, Written) {
         let memory = Arc::new(InMemory::new());
         let store: Store = Arc::clone(&memory) as _;
         match self {
@@ -156,8 +165,16 @@ impl Job {
             }
         }
         let mut lost = None;
-        if [Self::Append, Self::AppendLarge, Self::Replace, Self::Drop, Self::TransformReplace, Self::Vacuum]
-            .contains(&self)
+        if [
+            Self::Append,
+            Self::Rebase,
+            Self::AppendLarge,
+            Self::Replace,
+            Self::Drop,
+            Self::TransformReplace,
+            Self::Vacuum,
+        ]
+        .contains(&self)
         {
             write(&store, PATH, WriteMode::Create, "first").await.unwrap();
             if self == Self::Vacuum {
@@ -270,21 +287,27 @@ impl Figures {
 }
 
 /// The job with a fault, as far as it comes.
-async fn attempt(job: Job, store: &Store, fault: Fault, figures: &mut Figures) -> (Option<Result<()>>, FaultyStore) {
+async fn attempt(
+    job: Job,
+    written: &Written,
+    store: &Store,
+    fault: Fault,
+    figures: &mut Figures,
+) -> (Option<Result<()>>, FaultyStore) {
     let faulty = FaultyStore::new(Arc::clone(store), Some(fault));
-    let result = faulty.run(job.run(Arc::new(faulty.clone()))).await;
+    let result = faulty.run(job.run(Arc::new(faulty.clone()), written.clone())).await;
     figures.trials += 1;
     figures.faults.fetch_add(faulty.faults(), Ordering::SeqCst);
     (result, faulty)
 }
 
 async fn every_fault(job: Job) {
-    let (origin, _) = job.prepare().await;
+    let (origin, written) = job.prepare().await;
     let fork = || -> Store { Arc::new(origin.fork()) };
     let before = Before::of(&fork(), job.path()).await;
     let (done, mut figures) = (fork(), Figures::default());
     let counted = FaultyStore::new(Arc::clone(&done), None);
-    job.run(Arc::new(counted.clone())).await.unwrap();
+    job.run(Arc::new(counted.clone()), written.clone()).await.unwrap();
     figures.points = counted.requests();
     let new = visible(&done, job.path(), None).await;
     assert_eq!(new == before.newest, job == Job::Vacuum);
@@ -293,7 +316,7 @@ async fn every_fault(job: Job) {
         for (fault, landing) in faults(at) {
             let context = format!("{job:?}, {fault:?} of {}, {landing:?}", figures.points);
             let store = fork();
-            let (result, faulty) = attempt(job, &store, fault, &mut figures).await;
+            let (result, faulty) = attempt(job, &written, &store, fault, &mut figures).await;
             let mut now = visible(&store, job.path(), None).await;
             assert!(now == before.newest || now == new, "{context}: {result:?}, and neither old nor new: {now:?}");
             match &result {
@@ -308,7 +331,7 @@ async fn every_fault(job: Job) {
                 assert!(now == before.newest || now == new, "{context}: late: {now:?}");
             }
             before.assert_kept(&store, job, &context).await;
-            if let Err(e) = job.run(Arc::clone(&store)).await {
+            if let Err(e) = job.run(Arc::clone(&store), written.clone()).await {
                 panic!("{context}: {result:?}, and running again fails: {e:?}");
             }
             assert_eq!(visible(&store, job.path(), None).await, new, "{context}");
@@ -358,6 +381,11 @@ async fn an_append_under_any_fault_is_all_or_nothing_and_once() {
 }
 
 #[tokio::test]
+async fn an_append_that_follows_another_under_any_fault_is_all_or_nothing_and_once() {
+    every_fault(Job::Rebase).await;
+}
+
+#[tokio::test]
 async fn an_append_in_parts_under_any_fault_is_all_or_nothing_and_once() {
     every_fault(Job::AppendLarge).await;
 }
@@ -404,7 +432,7 @@ async fn a_write_that_goes_on_after_a_vacuum_under_any_fault_commits_whole_or_no
     let with_lost = sorted(old.iter().cloned().chain(some("lost")).collect());
     let (done, mut figures) = (fork(), Figures::default());
     let counted = FaultyStore::new(Arc::clone(&done), None);
-    job.run(Arc::new(counted.clone())).await.unwrap();
+    job.run(Arc::new(counted.clone()), None).await.unwrap();
     figures.points = counted.requests();
     let error = ticket.commit(Arc::clone(&done), [written.clone()]).await.unwrap_err();
     assert!([ErrorKind::Conflict, ErrorKind::NotFound].contains(&error.kind()), "{error}");
@@ -414,7 +442,7 @@ async fn a_write_that_goes_on_after_a_vacuum_under_any_fault_commits_whole_or_no
         for (fault, landing) in faults(at) {
             let context = format!("{fault:?} of {}, {landing:?}", figures.points);
             let store = fork();
-            let (result, faulty) = attempt(job, &store, fault, &mut figures).await;
+            let (result, faulty) = attempt(job, &None, &store, fault, &mut figures).await;
             if landing == Landing::AfterJob {
                 faulty.land().await;
             }
@@ -431,7 +459,7 @@ async fn a_write_that_goes_on_after_a_vacuum_under_any_fault_commits_whole_or_no
                 }
             }
             faulty.land().await;
-            job.run(Arc::clone(&store)).await.unwrap();
+            job.run(Arc::clone(&store), None).await.unwrap();
             assert_eq!(visible(&store, PATH, None).await.unwrap(), now, "{context}");
             history::check(&store, PATH).await;
             assert_swept(&store, PATH, &context).await;

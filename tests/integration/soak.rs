@@ -348,7 +348,7 @@ impl Soak {
 
     /// Writes all rows anew from time to time, so that versions and their files come out of use.
     async fn compact(&self, client: u64) {
-        let (mut random, faulty) = (self.random(client), self.faulty(client, 10));
+        let (mut random, faulty) = (self.random(client), self.faulty(client, 5));
         for n in 0.. {
             if self.is_over() {
                 break;
@@ -383,9 +383,9 @@ impl Soak {
     }
 
     async fn vacuum(&self, client: u64) {
-        let (mut random, faulty) = (self.random(client), self.faulty(client, 20));
+        let (mut random, faulty) = (self.random(client), self.faulty(client, 8));
         while !self.is_over() {
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..10))).await;
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..40))).await;
             let options = VacuumOptions::default()
                 .with_retention(Duration::from_secs(RETENTION as u64))
                 .with_grace_period(Duration::from_secs(GRACE as u64))
