@@ -17,7 +17,7 @@ use crate::layout::{Clock, DatasetId, WriteId};
 use crate::manifest::{Lineage, Manifest, Operation, Run};
 use crate::schema::schema_of;
 use crate::spec::BucketSpec;
-use crate::store::{Change, Place, commit};
+use crate::store::{Change, Place, VacuumOptions, VacuumReport, commit, vacuum};
 
 mod sizes;
 #[cfg(test)]
@@ -118,6 +118,95 @@ impl Dataset {
             clock: Clock::System,
         };
         commit(&self.place, change).await.map(|_| ())
+    }
+
+    /// Removes what no kept version of the dataset at `path` needs: versions that were followed by others longer ago than the retention, their files,
+    /// and the files of writes that failed. Works on a dropped dataset as well.
+    ///
+    /// Old manifests are emptied, which takes their key bounds too; only number, time and write id stay. Files of writes that were not committed are
+    /// deleted once the write is fenced, by one more version of the dataset: should it still be at work, its commit fails with `Conflict`, and never
+    /// names a file that is gone. Without such files, no version is made. Readers that run meanwhile lose nothing within the retention.
+    ///
+    /// It may run at any time, also beside itself and beside appends, which follow its version; a replace that began before that version fails with
+    /// `Conflict`, as after any other. What one that failed left undone, the next one does. It reads the manifest of every version that is
+    /// not emptied yet, and lists `data/`. Multipart uploads that were begun and not completed are invisible to it, and staging files of local stores,
+    /// too: `docs/format.md`, section 12, says what removes them.
+    ///
+    /// # Memory
+    /// The paths of all files of the dataset and of all runs of its versions.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no dataset; `Corrupt` if a manifest is damaged, for then nobody knows which files it names; `UnsupportedVersion`;
+    /// `CommitUnknown` and `Store` as any commit. Run it again.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::time::Duration;
+    /// # use arrow::array::{Int64Array, RecordBatch};
+    /// # use object_store::{ObjectStore, memory::InMemory};
+    /// # use sort_merge_bucket::{BucketSpec, Dataset, DatasetWriter, VacuumOptions, WriteMode};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    /// # for ids in [vec![1, 2, 3], vec![4, 5]] {
+    /// #     let batch = RecordBatch::try_from_iter([("user_id", Arc::new(Int64Array::from(ids)) as _)])?;
+    /// #     let builder = DatasetWriter::builder(store.clone(), "users", batch.schema(), BucketSpec::new(["user_id"], 1)?);
+    /// #     let mut writer = builder.with_mode(WriteMode::Replace).build().await?;
+    /// #     writer.write(&batch).await?;
+    /// #     writer.commit().await?;
+    /// # }
+    /// // Version 2 has replaced version 1 just now: seven days are not over.
+    /// let report = Dataset::vacuum(store.clone(), "users", &VacuumOptions::default()).await?;
+    /// assert!(report.is_empty());
+    ///
+    /// let now = VacuumOptions::default().with_retention(Duration::ZERO).with_grace_period(Duration::ZERO);
+    /// let report = Dataset::vacuum(store.clone(), "users", &now.clone().with_dry_run(true)).await?;
+    /// assert_eq!((&report.emptied_versions, report.deleted.len()), (&vec![1], 1));
+    /// assert_eq!(Dataset::vacuum(store.clone(), "users", &now).await?, report);
+    /// assert!(Dataset::open_version(store.clone(), "users", 1).await.is_err());
+    /// assert_eq!(Dataset::open(store, "users").await?.statistics().rows, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn vacuum(
+        store: Arc<dyn ObjectStore>,
+        path: impl Into<Path>,
+        options: &VacuumOptions,
+    ) -> Result<VacuumReport> {
+        vacuum(&Place::new(store, path), options).await
+    }
+
+    /// On local files, has the operating system write this version to disk: its runs, its manifest and the folders that they are in. When it returns
+    /// `true`, the version survives a power failure; without it, what was committed last may be lost or damaged by one (not by a process that is
+    /// killed). `false` of any other store, which keeps what it acknowledges; it costs one request there.
+    ///
+    /// What `docs/format.md` says in section 12 about local files says also how to go back to a version that is whole.
+    ///
+    /// # Errors
+    /// `Store` if a file is gone or cannot be synced.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use arrow::array::{Int64Array, RecordBatch};
+    /// # use object_store::local::LocalFileSystem;
+    /// # use sort_merge_bucket::{BucketSpec, DatasetWriter};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let batch = RecordBatch::try_from_iter([("user_id", Arc::new(Int64Array::from(vec![7, 3])) as _)])?;
+    /// let store = Arc::new(LocalFileSystem::new_with_prefix(folder.path())?);
+    /// let spec = BucketSpec::new(["user_id"], 4)?;
+    /// let mut writer = DatasetWriter::builder(store, "users", batch.schema(), spec).build().await?;
+    /// writer.write(&batch).await?;
+    /// let users = writer.commit().await?;
+    /// assert!(users.sync_to_disk().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn sync_to_disk(&self) -> Result<bool> {
+        // The manifest last: it names the others.
+        let manifest = self.place.layout.manifest(self.version());
+        self.place.sync(self.run_paths().chain([manifest]).collect()).await
     }
 
     /// The columns of every batch read from it, in their canonical types.

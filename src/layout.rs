@@ -174,6 +174,17 @@ impl Layout {
         self.root.clone().join(MANIFEST_FOLDER).join("latest")
     }
 
+    /// The folder of all runs.
+    pub(crate) fn data(&self) -> Path {
+        self.root.clone().join(DATA_FOLDER)
+    }
+
+    /// The path of an object relative to the dataset; `None` if it is not inside.
+    pub(crate) fn relative(&self, object: &Path) -> Option<String> {
+        let parts: Vec<String> = object.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned()).collect();
+        Some(parts.join("/"))
+    }
+
     /// The object of a run, from its path in the manifest. The path must have passed [`is_run_path`].
     pub(crate) fn run(&self, relative: &str) -> Path {
         relative.split('/').fold(self.root.clone(), Path::join)
@@ -193,4 +204,29 @@ pub(crate) fn is_run_path(relative: &str) -> bool {
         && parts.all(|part| {
             !part.is_empty() && part != "." && part != ".." && Path::parse(part).is_ok_and(|p| p.as_ref() == part)
         })
+}
+
+/// The write that made an object, if its path relative to the dataset is exactly one that [`Layout::new_run`] gives.
+pub(crate) fn run_writer(relative: &str) -> Option<WriteId> {
+    let mut parts = relative.split('/');
+    let (Some(DATA_FOLDER), Some(write_id), Some(name), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let (bucket, rest) = name.strip_prefix("bucket-")?.split_once("-of-")?;
+    let mut ids = rest.strip_suffix(".parquet")?.split('-');
+    let (Some(buckets), Some(task), Some(attempt), Some(sequence), None) =
+        (ids.next(), ids.next(), ids.next(), ids.next(), ids.next())
+    else {
+        return None;
+    };
+    let decimal = |text: &str, least: usize| text.len() >= least && text.bytes().all(|b| b.is_ascii_digit());
+    let is_run = decimal(bucket, 5)
+        && decimal(buckets, 5)
+        && decimal(task, 5)
+        && attempt.len() == 8
+        && attempt.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        && decimal(sequence, 6);
+    if is_run { WriteId::new(write_id).ok() } else { None }
 }

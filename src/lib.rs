@@ -94,6 +94,7 @@
 //! | write rows that are in order already | [`InputOrder`] |
 //! | watch a write | [`DatasetWriterBuilder::with_progress`], [`WriteSummary`], `tracing` spans |
 //! | open, inspect, check | [`Dataset`], [`Partitions`] |
+//! | remove old versions and what failed writes left | [`Dataset::vacuum`], [`VacuumOptions`] |
 //! | choose what to read | [`Source`] with its columns, a [`Predicate`], a [`KeyRange`] or a [`KeySet`] |
 //! | look up a few keys | [`Dataset::get`] |
 //! | scan, join, co-group | [`Scan`], [`Join`], [`CoGroup`], which make a [`Plan`] |
@@ -172,6 +173,7 @@ pub use spec::{
     BucketCount, BucketFunction, BucketSpec, DEFAULT_TARGET_RUN_BYTES, KeyOrder, MAX_PROPOSED_BUCKETS, NullPlacement,
     SortColumn, SortDirection,
 };
+pub use store::{DEFAULT_GRACE_PERIOD, DEFAULT_RETENTION, VacuumOptions, VacuumReport};
 pub use transform::Target;
 pub use validate::ValidationReport;
 pub use write::{

@@ -37,6 +37,16 @@ pub(crate) enum Document {
     Tombstone(Tombstone),
 }
 
+impl Document {
+    /// The write that made the version.
+    pub(crate) fn write_id(&self) -> &WriteId {
+        match self {
+            Self::Manifest(manifest) => &manifest.write_id,
+            Self::Tombstone(tombstone) => &tombstone.write_id,
+        }
+    }
+}
+
 /// An old version whose manifest was emptied, so that numbers stay dense.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tombstone {
@@ -195,8 +205,7 @@ pub(crate) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     }
 }
 
-/// Encodes a tombstone. Nothing vacuums yet; the tests of readers do.
-#[cfg(test)]
+/// Encodes a tombstone.
 pub(crate) fn encode_tombstone(tombstone: &Tombstone) -> Result<Vec<u8>> {
     let Tombstone { dataset_id, version, write_id, committed_at } = tombstone.clone();
     let committed_at = encode_time(committed_at);
@@ -208,6 +217,18 @@ pub(crate) fn encode_tombstone(tombstone: &Tombstone) -> Result<Vec<u8>> {
         write_id,
         committed_at,
     })
+}
+
+impl From<&Manifest> for Tombstone {
+    fn from(manifest: &Manifest) -> Self {
+        let Manifest { dataset_id, version, write_id, committed_at, .. } = manifest;
+        Self {
+            dataset_id: dataset_id.clone(),
+            version: *version,
+            write_id: write_id.clone(),
+            committed_at: *committed_at,
+        }
+    }
 }
 
 /// Decodes what an object under `_smb/` holds.

@@ -128,12 +128,7 @@ impl Change {
     fn next(&self, newest: Option<&Manifest>) -> Result<Manifest> {
         let Self { operation, dataset_id, write_id, base, spec, schema, runs, lineage, properties, clock } =
             self.clone();
-        let version = match newest {
-            Some(newest) => {
-                newest.version.checked_add(1).ok_or_else(|| Error::corrupt("the version numbers are used up"))?
-            }
-            None => 1,
-        };
+        let version = newest.map_or(Ok(1), next_version)?;
         let mut next = Manifest {
             reader_features: vec![],
             writer_features: vec![],
@@ -159,11 +154,7 @@ impl Change {
             next.writer_features = newest.writer_features;
             next.fenced_write_ids = newest.fenced_write_ids;
             next.unknown = newest.unknown;
-            let kept = newest.recent_writes.len().min(RECENT_WRITE_IDS - 1);
-            let mut recent = newest.recent_writes;
-            recent.drain(..recent.len() - kept);
-            recent.append(&mut next.recent_writes);
-            next.recent_writes = recent;
+            next.recent_writes = with_own_write(&newest.recent_writes, &next.write_id, version);
             match operation {
                 Operation::Append => {
                     next.runs = [newest.runs, next.runs].concat();
@@ -187,8 +178,20 @@ impl Change {
     }
 }
 
+/// The number after `newest`.
+pub(super) fn next_version(newest: &Manifest) -> Result<u64> {
+    newest.version.checked_add(1).ok_or_else(|| Error::corrupt("the version numbers are used up"))
+}
+
+/// The newest write ids, a version's own last.
+pub(super) fn with_own_write(recent: &[RecentWrite], write_id: &WriteId, version: u64) -> Vec<RecentWrite> {
+    let dropped = recent.len().saturating_sub(RECENT_WRITE_IDS - 1);
+    let own = RecentWrite { write_id: write_id.clone(), version };
+    recent[dropped..].iter().cloned().chain([own]).collect()
+}
+
 /// How an attempt to take a number ended.
-enum Put {
+pub(super) enum Put {
     /// The store says that it wrote our bytes.
     Done,
     /// The number is taken, by this.
@@ -196,7 +199,7 @@ enum Put {
 }
 
 /// Tries to take `manifest`'s number until an answer is clear.
-async fn put(place: &Place, manifest: &Manifest, bytes: &Bytes) -> Result<Put> {
+pub(super) async fn put(place: &Place, manifest: &Manifest, bytes: &Bytes) -> Result<Put> {
     let path = place.layout.manifest(manifest.version);
     let mut unclear = None;
     for _ in 0..PUT_ATTEMPTS {
@@ -294,9 +297,9 @@ async fn follow(place: &Place, change: &Change, mut version: u64, mut document: 
     // The own version was found, but a vacuum has emptied it since.
     let mut vacuumed = false;
     loop {
-        let (dataset_id, write_id) = match &document {
-            Document::Manifest(manifest) => (&manifest.dataset_id, &manifest.write_id),
-            Document::Tombstone(tombstone) => (&tombstone.dataset_id, &tombstone.write_id),
+        let dataset_id = match &document {
+            Document::Manifest(manifest) => &manifest.dataset_id,
+            Document::Tombstone(tombstone) => &tombstone.dataset_id,
         };
         if change.base.is_some() && *dataset_id != change.dataset_id {
             return Err(Error::corrupt(format!(
@@ -305,7 +308,7 @@ async fn follow(place: &Place, change: &Change, mut version: u64, mut document: 
             ))
             .with_path(place.layout.manifest(version)));
         }
-        let is_own = *write_id == change.write_id;
+        let is_own = *document.write_id() == change.write_id;
         vacuumed |= is_own && matches!(document, Document::Tombstone(_));
         obstacle = obstacle.or_else(|| obstacle_in(change, &document));
         let next = version.saturating_add(1);

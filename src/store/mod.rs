@@ -1,10 +1,13 @@
-//! The dataset in its object store: finding and `open`ing versions, the `commit` protocol, range `fetch`.
+//! The dataset in its object store: finding and `open`ing versions, the `commit` protocol, `vacuum`, range `fetch`,
+//! `sync` of local files.
 
 mod commit;
 mod fetch;
 mod open;
+mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
+mod vacuum;
 
 use std::sync::Arc;
 
@@ -15,6 +18,8 @@ use crate::layout::Layout;
 
 pub(crate) use commit::{Change, commit};
 pub(crate) use fetch::{fetch_footer, fetch_ranges};
+pub(crate) use vacuum::vacuum;
+pub use vacuum::{DEFAULT_GRACE_PERIOD, DEFAULT_RETENTION, VacuumOptions, VacuumReport};
 
 /// Where a dataset lives.
 #[derive(Debug, Clone)]

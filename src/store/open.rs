@@ -15,6 +15,9 @@ use crate::store::Place;
 /// hardly ever further behind than the writers that race at this moment.
 const DENSE_PROBES: u32 = 2;
 
+/// How often the newest version is looked for if each time it is a tombstone when it is read.
+const SEARCHES: usize = 3;
+
 /// The longest hint: the digits of the largest version and a newline.
 const MAX_HINT_BYTES: usize = 21;
 
@@ -24,14 +27,17 @@ impl Place {
     /// # Errors
     /// `Store`; `Corrupt` or `UnsupportedVersion` if the newest manifest is damaged or too new.
     pub(crate) async fn newest(&self) -> Result<Option<Manifest>> {
-        let Some((version, bytes)) = self.newest_bytes().await? else { return Ok(None) };
-        match self.decode(version, &bytes)? {
-            Document::Manifest(manifest) => Ok(Some(*manifest)),
-            Document::Tombstone(_) => {
-                Err(Error::corrupt("the newest version is a tombstone, which only old ones may be")
-                    .with_path(self.layout.manifest(version)))
+        let mut emptied = 0;
+        for _ in 0..SEARCHES {
+            let Some((version, bytes)) = self.newest_bytes().await? else { return Ok(None) };
+            match self.decode(version, &bytes)? {
+                Document::Manifest(manifest) => return Ok(Some(*manifest)),
+                // It may have been the newest when the search found that, and emptied before it was read.
+                Document::Tombstone(_) => emptied = version,
             }
         }
+        Err(Error::corrupt("the newest version is a tombstone, which only old ones may be")
+            .with_path(self.layout.manifest(emptied)))
     }
 
     /// One version.

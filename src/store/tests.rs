@@ -45,6 +45,8 @@ pub(crate) struct FaultStore {
     ignores_conditions: bool,
     /// Whether create-if-absent is unknown to the store.
     lacks_conditions: bool,
+    /// Objects that the next read does not find yet.
+    not_yet: Mutex<Vec<Path>>,
 }
 
 impl FaultStore {
@@ -122,6 +124,10 @@ impl ObjectStore for FaultStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         let name = if options.head { "HEAD" } else { "GET" };
+        let not_yet = self.not_yet.lock().unwrap().extract_if(.., |other| other == path).count() > 0;
+        if not_yet {
+            return InMemory::new().get_opts(path, options).await;
+        }
         self.run(name, path, self.inner.get_opts(path, options)).await
     }
 
@@ -329,6 +335,47 @@ async fn a_version_that_is_missing_or_vacuumed_is_not_found() {
     assert!(error.to_string().contains("vacuumed"), "{error}");
     store.put(&place.layout.hint(), "1".into()).await.unwrap();
     assert_eq!(place.newest().await.unwrap().unwrap().version, 2, "a hint at a tombstone is a hint");
+}
+
+/// Empties a version.
+async fn empty(store: &FaultStore, place: &Place, manifest: &Manifest) {
+    let tombstone = encode_tombstone(&Tombstone::from(manifest)).unwrap();
+    store.put(&place.layout.manifest(manifest.version), tombstone.into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_version_that_is_followed_and_emptied_while_it_is_looked_for_is_not_the_newest() {
+    let (store, place) = fresh();
+    let first = create(&place).await;
+    let second = apply(&place, Operation::Append, "w2").await;
+    empty(&store, &place, &first).await;
+    store.put(&place.layout.hint(), "1".into()).await.unwrap();
+    // When it was asked for version 2, there was none; when version 1 was read, there was.
+    store.not_yet.lock().unwrap().push(place.layout.manifest(2));
+    assert_eq!(place.newest().await.unwrap(), Some(second.clone()));
+    empty(&store, &place, &second).await;
+    assert_eq!(kind(place.newest().await), ErrorKind::Corrupt, "a tombstone that stays the newest is damage");
+}
+
+#[tokio::test]
+async fn a_commit_whose_version_was_emptied_long_ago_is_found_by_the_tombstone() {
+    let (store, place) = fresh();
+    let base = create(&place).await;
+    let own = commit(&place, change(Operation::Append, "job", Some(&base))).await.unwrap();
+    for n in 0..=RECENT_WRITE_IDS {
+        apply(&place, Operation::Replace, &format!("later{n}")).await;
+    }
+    let newest = place.newest().await.unwrap().unwrap();
+    assert!(newest.recent_writes.iter().all(|write| write.version > own.version));
+    for version in 1..newest.version {
+        let manifest = place.version(version).await.unwrap();
+        empty(&store, &place, &manifest).await;
+    }
+    for operation in [Operation::Append, Operation::Replace] {
+        assert_eq!(commit(&place, change(operation, "job", Some(&base))).await.unwrap(), newest);
+        assert_eq!(kind(commit(&place, change(operation, "other", Some(&base))).await), ErrorKind::Conflict);
+    }
+    assert_eq!(place.newest().await.unwrap(), Some(newest), "nothing was committed again");
 }
 
 #[tokio::test]

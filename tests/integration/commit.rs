@@ -1,4 +1,4 @@
-//! Commits as callers see them: who wins, what a crash at every single request leaves behind, and that writing again doubles nothing.
+//! Commits as callers see them: what each mode does, who wins, that writing again doubles nothing, and that a read that fails is an error.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, SchemaRef};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use sort_merge_bucket::{
-    BucketSpec, Dataset, DatasetWriter, DatasetWriterBuilder, Error, ErrorKind, Operation, Result, Scan, Target,
-    WriteId, WriteMode, WriteTicket, WrittenRuns,
+    BucketSpec, Dataset, DatasetWriter, DatasetWriterBuilder, Error, ErrorKind, Operation, Result, Scan, WriteId,
+    WriteMode, WriteTicket, WrittenRuns,
 };
 
 use crate::support::data::{DatasetData, batch_of};
@@ -283,126 +283,11 @@ async fn a_job_that_runs_again_under_its_write_id_finds_its_commit() {
     assert_eq!(contents(&dynamic).await, names(&["monday", "tuesday"]));
 }
 
-/// One job that writes; named, so that it can run again.
-#[derive(Debug, Clone, Copy)]
-enum Job {
-    Write(WriteMode),
-    /// A scan of `source`, written by `transform`.
-    Transform(WriteMode),
-}
-
-async fn run_job(store: &Arc<dyn ObjectStore>, job: Job) -> Result<Dataset> {
-    let write_id = WriteId::new("the-job")?;
-    match job {
-        Job::Write(mode) => {
-            let mut writer = builder(store, mode).with_write_id(write_id).build().await?;
-            writer.write(&batch_of(&schema(), &some("new", 5))).await?;
-            writer.commit().await
-        }
-        Job::Transform(mode) => {
-            let source = Dataset::open(Arc::clone(store), "source").await?;
-            let target = Target::new(Arc::clone(store), "d").with_mode(mode).with_write_id(write_id);
-            Scan::new(&source).plan()?.transform(target, Ok).await
-        }
-    }
-}
-
-/// The store before the job, and how it looks after it.
-async fn prepare(job: Job) -> (Arc<TestStore>, Arc<dyn ObjectStore>) {
-    let store = TestStore::new();
-    let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
-    let mut source = data();
-    source.writes[0].rows = some("new", 5);
-    source.write(&dynamic, "source").await;
-    if !matches!(job, Job::Write(WriteMode::Create) | Job::Transform(WriteMode::Create)) {
-        write(&dynamic, WriteMode::Create, "old").await.unwrap();
-    }
-    store.heal();
-    (store, dynamic)
-}
-
-/// What is visible: nothing, the old rows, or the new state. Anything else fails.
-async fn is_new(store: &Arc<dyn ObjectStore>, old: Option<&[Row]>, new: &[Row], context: &str) -> bool {
-    match open(store).await {
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::NotFound, "{context}: {error}");
-            assert!(old.is_none(), "{context}: the old version is gone");
-            false
-        }
-        Ok(dataset) => {
-            assert_valid(&dataset).await;
-            let found = contents(store).await;
-            assert!(found == new || Some(found.as_slice()) == old, "{context}: neither old nor new: {found:?}");
-            found == new
-        }
-    }
-}
-
-async fn every_crash_point(job: Job) {
-    let (store, dynamic) = prepare(job).await;
-    let old = match open(&dynamic).await {
-        Ok(_) => Some(contents(&dynamic).await),
-        Err(_) => None,
-    };
-    store.heal();
-    run_job(&dynamic, job).await.unwrap();
-    let requests = store.requests();
-    assert!(requests > 5, "{requests}");
-    let new = contents(&dynamic).await;
-    assert_ne!(Some(&new), old.as_ref());
-
-    for request in 0..requests {
-        for when in [When::Before, When::After] {
-            // One lost answer, and a store that is gone from then on.
-            for range in [request..request + 1, request..usize::MAX] {
-                let context = format!("{job:?}: requests {range:?} of {requests} fail {when:?}");
-                let (store, dynamic) = prepare(job).await;
-                store.fail(range, when);
-                let result = run_job(&dynamic, job).await;
-                store.heal();
-                let visible = is_new(&dynamic, old.as_deref(), &new, &context).await;
-                match &result {
-                    Ok(_) => assert!(visible, "{context}: succeeded, but nothing is there"),
-                    Err(e) if e.kind() == ErrorKind::CommitUnknown => {}
-                    Err(e) => {
-                        assert_eq!(e.kind(), ErrorKind::Store, "{context}: {e}");
-                        assert!(!visible, "{context}: failed with {e}, but the new version is there");
-                    }
-                }
-                let again = run_job(&dynamic, job).await;
-                assert!(again.is_ok(), "{context}: running again fails: {:?}", again.unwrap_err());
-                assert!(is_new(&dynamic, None, &new, &context).await);
-                let version = if old.is_some() { 2 } else { 1 };
-                assert_eq!(open(&dynamic).await.unwrap().version(), version, "{context}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_crash_at_any_request_of_a_creation_leaves_nothing_or_everything() {
-    every_crash_point(Job::Write(WriteMode::Create)).await;
-}
-
-#[tokio::test]
-async fn a_crash_at_any_request_of_an_append_leaves_the_old_or_the_new_version() {
-    every_crash_point(Job::Write(WriteMode::Append)).await;
-}
-
-#[tokio::test]
-async fn a_crash_at_any_request_of_a_replace_leaves_the_old_or_the_new_version() {
-    every_crash_point(Job::Write(WriteMode::Replace)).await;
-}
-
-#[tokio::test]
-async fn a_crash_at_any_request_of_a_transform_leaves_the_old_or_the_new_version() {
-    every_crash_point(Job::Transform(WriteMode::Create)).await;
-    every_crash_point(Job::Transform(WriteMode::Replace)).await;
-}
-
 #[tokio::test]
 async fn a_read_that_fails_at_any_request_is_an_error_never_fewer_rows() {
-    let (store, dynamic) = prepare(Job::Write(WriteMode::Append)).await;
+    let store = TestStore::new();
+    let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
+    write(&dynamic, WriteMode::Create, "old").await.unwrap();
     write(&dynamic, WriteMode::Append, "more").await.unwrap();
     store.heal();
     let expected = contents(&dynamic).await;

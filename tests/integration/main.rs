@@ -1,13 +1,15 @@
 //! The integration tests, one binary: everything through the crate's public interface alone.
 //!
 //! * `support`: random data (`data`), an independent engine over plain values (`oracle`, `aggregates`), stores that record and fail (`stores`),
-//!   bytes of runs and manifests made by hand (`forge`).
+//!   clients that fail (`faulty`) or take turns (`gated`), versions as their manifests say (`history`), bytes of runs and manifests made by hand (`forge`).
 //! * `joins`, `cogroups`, `sources`, `plans`, `aggregates`, `transform`: what plans return, against the oracle.
 //! * `selections`: sources restricted to some rows, and slots cut into key ranges.
 //! * `rollups`: partials per period, merged in every way, made again, and refused.
 //! * `laws`: equalities that hold whatever the data are.
 //! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
-//! * `io_patterns`: which requests a plan makes; `commit`: crashes, races and retries; `hostile`: damaged bytes.
+//! * `io_patterns`: which requests a plan makes; `hostile`: damaged bytes.
+//! * `commit`: commits as callers see them; `faults`: each of them under every fault at every request; `races`: many at once, in all orders; `vacuum`: what
+//!   goes and what stays; `soak`: all of it together for a while.
 //! * `format`: the examples and known answers of docs/format.md; `invariants`: each of its numbered invariants, broken.
 //! * `regressions`: bugs that once were; `errors`: every kind of error, printed.
 //!
@@ -21,6 +23,8 @@ mod cogroups;
 mod commit;
 #[cfg(test)]
 mod errors;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod format;
 #[cfg(test)]
@@ -36,16 +40,22 @@ mod laws;
 #[cfg(test)]
 mod plans;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod regressions;
 #[cfg(test)]
 mod rollups;
 #[cfg(test)]
 mod selections;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod sources;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod transform;
+#[cfg(test)]
+mod vacuum;
 #[cfg(test)]
 mod wrong_answers;

@@ -2,7 +2,10 @@
 
 pub(crate) mod aggregates;
 pub(crate) mod data;
+pub(crate) mod faulty;
 pub(crate) mod forge;
+pub(crate) mod gated;
+pub(crate) mod history;
 pub(crate) mod oracle;
 pub(crate) mod stores;
 
