@@ -9,8 +9,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use parquet::basic::Compression;
 use sort_merge_bucket::{
-    BucketSpec, CoGroup, Dataset, DatasetWriter, ErrorKind, Join, Operation, Partitions, Result, Rollup, Scan, Source,
-    Sum, Target, WriteId, WriteMode, WriteOptions,
+    BucketSpec, CoGroup, CoGroupBatch, Dataset, DatasetWriter, ErrorKind, Join, Operation, Partitions, Result, Rollup,
+    Scan, Source, Sum, Target, WriteId, WriteMode, WriteOptions,
 };
 use tokio::task::JoinSet;
 
@@ -63,7 +63,7 @@ async fn a_dataset_is_created_appended_to_replaced_transformed_rolled_up_and_dro
     assert_eq!(both.len(), 9 * 2);
     let groups = CoGroup::new().source("first", &first).source("second", &second).plan().unwrap();
     let groups = try_run(&groups, 2).await.unwrap();
-    assert_eq!(groups.values().flatten().map(|batch| batch.len()).sum::<usize>(), 9);
+    assert_eq!(groups.values().flatten().map(CoGroupBatch::len).sum::<usize>(), 9);
     let keys: ArrayRef = Arc::new(Int64Array::from(vec![3, 100]));
     assert_eq!(second.get(keys).await.unwrap().num_rows(), 2);
     let rollup = Rollup::builder(Arc::clone(&store), "sums").aggregate("users", Sum::of("user")).build().unwrap();
