@@ -138,7 +138,7 @@ impl Error {
     }
 
     pub(crate) fn with_source(mut self, source: impl Into<Source>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(without_token(source.into()));
         self
     }
 
@@ -161,6 +161,17 @@ impl Error {
     pub fn row(&self) -> Option<u64> {
         self.0.row
     }
+}
+
+/// The element in which S3 repeats a session token that has expired or that it does not know.
+const TOKEN: [&str; 2] = ["<Token-0>", "</Token-0>"];
+
+/// The error itself; of one whose text has a session token, only the text without it. Errors end in logs.
+fn without_token(source: Source) -> Source {
+    let text = source.to_string();
+    let Some((before, rest)) = text.split_once(TOKEN[0]) else { return source };
+    let after = rest.split_once(TOKEN[1]).map_or("", |(_, after)| after);
+    format!("{before}{}******{}{after}", TOKEN[0], TOKEN[1]).into()
 }
 
 impl fmt::Display for Error {

@@ -9,7 +9,7 @@
 use std::fmt;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -194,6 +194,26 @@ impl Layout {
     pub(crate) fn new_run(write_id: &WriteId, bucket: u32, buckets: BucketCount, run_id: &str) -> String {
         format!("{DATA_FOLDER}/{write_id}/bucket-{bucket:05}-of-{buckets:05}-{run_id}.parquet")
     }
+}
+
+/// The name that a folder was made from. A path encodes some characters of what it is made from; a folder whose name it would not have made,
+/// because something else put it there, is called what it is called.
+pub(crate) fn name_of_folder(folder: &str) -> String {
+    decode(folder).filter(|name| PathPart::from(name.as_str()).as_ref() == folder).unwrap_or_else(|| folder.to_owned())
+}
+
+/// Undoes percent-encoding, if text comes of it.
+fn decode(part: &str) -> Option<String> {
+    let mut bytes = vec![];
+    let mut rest = part;
+    while let Some((before, after)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let digits = after.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &after[2..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8(bytes).ok()
 }
 
 /// Whether a manifest's run path stays inside `data/` and has no empty, `.` or `..` part; anything else could point outside the dataset.

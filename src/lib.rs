@@ -89,6 +89,7 @@
 //!
 //! | to | use |
 //! | --- | --- |
+//! | name a place by a URL | [`Location`] |
 //! | describe buckets, keys and order | [`BucketSpec`]; how many buckets: `docs/buckets.md` |
 //! | write | [`DatasetWriter`], [`WriteOptions`], [`WriteMode`]; over many processes [`WriteTicket`] |
 //! | write rows that are in order already | [`InputOrder`] |
@@ -107,7 +108,12 @@
 //! | write a plan's result | [`Plan::transform`], [`Target`] |
 //! | handle failure | [`Error`], [`ErrorKind`] |
 //!
-//! The crate has no features of its own. Format version 1 is specified in `docs/format.md`; the crate's version and the format's move independently.
+//! # Features
+//!
+//! None is on by default. `aws`, `gcp` and `azure` enable the features of the same names of [`object_store`], so that a [`Location`] can be one of S3,
+//! Google Cloud Storage or Azure Blob Storage; each brings an HTTP client. A store that you set up yourself needs none of them.
+//!
+//! Format version 1 is specified in `docs/format.md`; the crate's version and the format's move independently.
 
 mod aggregate;
 #[doc(hidden)]
@@ -119,6 +125,7 @@ mod error;
 mod footprint;
 mod join;
 mod layout;
+mod location;
 mod manifest;
 mod merge;
 mod metrics;
@@ -156,6 +163,7 @@ pub use dataset::{BucketSize, BucketSizes, Dataset, DatasetStatistics};
 pub use error::{Error, ErrorKind, Result};
 pub use join::{JoinCondition, JoinKind};
 pub use layout::{Clock, DatasetId, WriteId};
+pub use location::Location;
 pub use manifest::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run, Violation};
 pub use metrics::{PlanMetrics, SlotMetrics};
 pub use partitions::Partitions;

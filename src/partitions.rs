@@ -4,6 +4,7 @@
 //! names that sort as their dates do (`week=2025-W01`) make ranges of dates.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use object_store::path::Path;
 
 use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::name_of_folder;
 
 #[cfg(test)]
 mod tests;
@@ -35,12 +37,14 @@ const OPEN_CONCURRENCY: usize = 16;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Partitions {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    /// Ascending, without repetition.
+    /// As their makers wrote them, ascending.
     names: Vec<String>,
+    /// Of the same partitions, as they are called in the store.
+    folders: Vec<Path>,
     /// Whether the caller named them, so that each must be there.
     named: bool,
 }
@@ -54,31 +58,36 @@ impl Partitions {
     pub async fn list(store: Arc<dyn ObjectStore>, prefix: impl Into<Path>) -> Result<Self> {
         let prefix = prefix.into();
         let listed = store.list_with_delimiter(Some(&prefix)).await.map_err(|e| Error::from(e).with_path(&prefix))?;
-        let names: BTreeSet<String> = listed
-            .common_prefixes
-            .iter()
-            .filter_map(Path::filename)
-            .filter(|name| !name.starts_with(['_', '.']))
-            .map(str::to_owned)
-            .collect();
-        Ok(Self { store, prefix, names: names.into_iter().collect(), named: false })
+        let named = |folder: Path| Some((name_of_folder(folder.filename()?), folder));
+        let mut all: Vec<(String, Path)> = listed.common_prefixes.into_iter().filter_map(named).collect();
+        all.retain(|(name, _)| !name.starts_with(['_', '.']));
+        all.sort();
+        let (names, folders) = all.into_iter().unzip();
+        Ok(Self { store, prefix, names, folders, named: false })
     }
 
     /// These folders, each of which must be a dataset. Lists nothing.
     pub(crate) fn of(store: Arc<dyn ObjectStore>, prefix: Path, names: Vec<String>) -> Self {
-        Self { store, prefix, names, named: true }
+        let folders = names.iter().map(|name| prefix.clone().join(name.as_str())).collect();
+        Self { store, prefix, names, folders, named: true }
     }
 
-    /// The names of the chosen folders, ascending by their bytes.
+    /// The names of the chosen folders, ascending by their bytes. What a path encodes (`#` as `%23`) is decoded: names are those that datasets were
+    /// written under.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
     /// Keeps those whose names lie in `range`, compared by their bytes.
     #[must_use]
-    pub fn range<'a>(mut self, range: impl RangeBounds<&'a str>) -> Self {
-        self.names.retain(|name| range.contains(&name.as_str()));
-        self
+    pub fn range<'a>(self, range: impl RangeBounds<&'a str>) -> Self {
+        self.retain(|name| range.contains(&name))
+    }
+
+    fn retain(self, keep: impl Fn(&str) -> bool) -> Self {
+        let all = self.names.into_iter().zip(self.folders);
+        let (names, folders) = all.filter(|(name, _)| keep(name)).unzip();
+        Self { names, folders, ..self }
     }
 
     /// Keeps exactly these.
@@ -90,7 +99,7 @@ impl Partitions {
         let missing: Vec<&str> =
             wanted.iter().filter(|name| self.names.binary_search(name).is_err()).map(String::as_str).collect();
         if missing.is_empty() {
-            return Ok(Self { names: wanted.into_iter().collect(), named: true, ..self });
+            return Ok(Self { named: true, ..self.retain(|name| wanted.contains(name)) });
         }
         Err(missing_partitions(&missing, &self.prefix))
     }
@@ -103,8 +112,8 @@ impl Partitions {
     /// # Errors
     /// `NotFound` naming **all** partitions that were asked for by name and are not there; else as [`Dataset::open`].
     pub async fn open(&self) -> Result<Vec<Dataset>> {
-        let open = |name: &String| {
-            let dataset = Dataset::open(Arc::clone(&self.store), self.prefix.clone().join(name.as_str()));
+        let open = |folder: &Path| {
+            let dataset = Dataset::open(Arc::clone(&self.store), folder.clone());
             async move {
                 match dataset.await {
                     Ok(dataset) => Ok(Some(dataset)),
@@ -114,7 +123,7 @@ impl Partitions {
             }
         };
         // Made before the stream, which would otherwise have to be told that the closure works for every lifetime.
-        let opening: Vec<_> = self.names.iter().map(open).collect();
+        let opening: Vec<_> = self.folders.iter().map(open).collect();
         let opened: Vec<Option<Dataset>> = stream::iter(opening).buffered(OPEN_CONCURRENCY).try_collect().await?;
         if self.named {
             let missing: Vec<&str> = self
@@ -129,6 +138,16 @@ impl Partitions {
             }
         }
         Ok(opened.into_iter().flatten().collect())
+    }
+}
+
+/// Of the store, its kind alone.
+impl fmt::Debug for Partitions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, prefix, names, folders: _, named } = self;
+        let store = format_args!("{store}");
+        let mut shown = f.debug_struct("Partitions");
+        shown.field("store", &store).field("prefix", prefix).field("names", names).field("named", named).finish()
     }
 }
 

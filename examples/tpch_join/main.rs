@@ -15,16 +15,14 @@ mod report;
 mod scan;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::TryStreamExt;
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use sort_merge_bucket::{
-    BucketSpec, Dataset, DatasetWriter, Join, JoinPlan, Parallelism, Source, WriteMode, WriteOptions,
+    BucketSpec, Dataset, DatasetWriter, Join, JoinPlan, Location, Parallelism, Source, WriteMode, WriteOptions,
 };
 
 use generate::{Expected, Feed, Ledger};
@@ -53,35 +51,44 @@ impl Record {
     const FILE: &str = "expected.json";
 
     /// What an earlier run with the same options left, if it came to its end.
-    fn read(options: &Options) -> Option<Self> {
-        let text = std::fs::read_to_string(options.out.join(Self::FILE)).ok()?;
-        let record: Self = serde_json::from_str(&text).ok()?;
-        (record.scale_factor == options.scale_factor && record.buckets == options.buckets).then_some(record)
+    async fn read(options: &Options, place: &Location) -> Result<Option<Self>, Failure> {
+        let text = match place.store().get(&place.join(Self::FILE)).await {
+            Ok(found) => found.bytes().await?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let record = serde_json::from_slice::<Self>(&text).ok();
+        Ok(record.filter(|record| record.scale_factor == options.scale_factor && record.buckets == options.buckets))
+    }
+
+    async fn write(text: String, place: &Location) -> Result<(), Failure> {
+        place.store().put(&place.join(Self::FILE), text.into()).await?;
+        Ok(())
     }
 }
 
 fn main() -> Result<(), Failure> {
     let Some(options) = Options::from_args()? else { return Ok(()) };
     std::fs::create_dir_all(&options.out)?;
-    let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&options.out)?);
+    let shown = options.store.clone().unwrap_or_else(|| options.out.display().to_string());
+    let place = match &options.store {
+        Some(url) => Location::from_env(url)?,
+        None => Location::local(&options.out)?,
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(options.threads.get()).enable_all().build()?;
     println!(
-        "TPC-H at scale factor {}, {} buckets, {} threads, in {}",
-        options.scale_factor,
-        options.buckets,
-        options.threads,
-        options.out.display()
+        "TPC-H at scale factor {}, {} buckets, {} threads, in {shown}",
+        options.scale_factor, options.buckets, options.threads
     );
     let mut steps = vec![];
 
-    let record = match Record::read(&options).filter(|_| options.reuse) {
+    let record = match runtime.block_on(Record::read(&options, &place))?.filter(|_| options.reuse) {
         Some(record) => record,
-        None => runtime.block_on(write_both(&options, &store, &mut steps))?,
+        None => runtime.block_on(write_both(&options, &place, &mut steps))?,
     };
-    let (orders, lineitem) = runtime.block_on(async {
-        futures::try_join!(Dataset::open(Arc::clone(&store), ORDERS), Dataset::open(Arc::clone(&store), LINEITEM))
-    })?;
+    let open = |table| Dataset::open(place.store(), place.join(table));
+    let (orders, lineitem) = runtime.block_on(async { futures::try_join!(open(ORDERS), open(LINEITEM)) })?;
     if let Some((_, lines)) = SPECIFIED_LINES.iter().find(|(scale_factor, _)| *scale_factor == options.scale_factor) {
         assert_eq!(lineitem.statistics().rows, *lines, "lines that TPC-H specifies");
     }
@@ -99,29 +106,34 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Generates and writes both tables, and leaves a record of what is right.
-async fn write_both(options: &Options, store: &Arc<dyn ObjectStore>, steps: &mut Vec<Step>) -> Result<Record, Failure> {
+async fn write_both(options: &Options, place: &Location, steps: &mut Vec<Step>) -> Result<Record, Failure> {
     // Replacing a dataset would keep the files of its old version, which nobody wants here. Without a record beside them, datasets
-    // in this folder are not ours: creating ours over them is a conflict.
-    let file = options.out.join(Record::FILE);
-    if file.exists() {
-        for folder in [ORDERS, LINEITEM].map(|table| options.out.join(table)).iter().filter(|folder| folder.exists()) {
-            std::fs::remove_dir_all(folder)?;
+    // in this place are not ours: creating ours over them is a conflict.
+    if place.store().head(&place.join(Record::FILE)).await.is_ok() {
+        for table in [ORDERS, LINEITEM] {
+            if options.store.is_some() {
+                let store = place.store();
+                let objects = store.list(Some(&place.join(table))).map_ok(|object| object.location).boxed();
+                store.delete_stream(objects).try_collect::<Vec<_>>().await?;
+            } else if options.out.join(table).exists() {
+                std::fs::remove_dir_all(options.out.join(table))?;
+            }
         }
     }
     // A record that cannot be read until both datasets are complete.
-    std::fs::write(&file, "incomplete\n")?;
-    let ledger = write(options, store, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
+    Record::write("incomplete\n".to_owned(), place).await?;
+    let ledger = write(options, place, ORDERS, "o_orderkey", Feed::orders(options.scale_factor), steps).await?;
     let feed = Feed::lineitem(options.scale_factor, ledger);
-    let ledger = write(options, store, LINEITEM, "l_orderkey", feed, steps).await?;
+    let ledger = write(options, place, LINEITEM, "l_orderkey", feed, steps).await?;
     let record = Record { scale_factor: options.scale_factor, buckets: options.buckets, expected: ledger.finish() };
-    std::fs::write(file, serde_json::to_string_pretty(&record)?)?;
+    Record::write(serde_json::to_string_pretty(&record)?, place).await?;
     Ok(record)
 }
 
 /// Writes one table, bucketed and sorted by `key`.
 async fn write(
     options: &Options,
-    store: &Arc<dyn ObjectStore>,
+    place: &Location,
     name: &str,
     key: &str,
     mut feed: Feed,
@@ -132,7 +144,7 @@ async fn write(
     let spec = BucketSpec::new([key], options.buckets)?;
     let write_options = WriteOptions::default().with_memory_budget(options.memory_budget).with_spill_dir(&options.out);
     let (shown, table) = (bar.clone(), name.to_owned());
-    let mut writer = DatasetWriter::builder(Arc::clone(store), name, Arc::clone(&feed.schema), spec)
+    let mut writer = DatasetWriter::builder(place.store(), place.join(name), Arc::clone(&feed.schema), spec)
         .with_mode(WriteMode::Create)
         .with_options(write_options)
         .with_progress(move |now| {
@@ -180,7 +192,7 @@ fn compare(
     lineitem: &Dataset,
     steps: &mut Vec<Step>,
 ) -> Result<(), Failure> {
-    let tables = [table(&options.out, orders, "o_orderkey"), table(&options.out, lineitem, "l_orderkey")];
+    let tables = [(orders, "o_orderkey"), (lineitem, "l_orderkey")];
     let plan = plan(query, orders, lineitem)?;
     println!("\n{plan}");
 
@@ -188,7 +200,7 @@ fn compare(
     let (mut scans, mut joins, mut bytes) = (vec![], vec![], 0);
     for _ in 0..options.repeat.get() {
         let stopwatch = Stopwatch::start();
-        let (answers, read) = scan::scan(query, &tables, options.threads)?;
+        let (answers, read) = scan::scan(query, &tables, options.threads, runtime.handle())?;
         scans.push(stopwatch.stop());
         assert_eq!(answers, [expected.orders.clone(), expected.lineitem.clone()], "{} scan", query.name());
         bytes = read;
@@ -227,9 +239,4 @@ async fn join(query: Query, plan: &JoinPlan, threads: NonZeroUsize) -> Result<An
         query.reduce(&mut answer, &joined.item)?;
     }
     Ok(answer)
-}
-
-/// The runs of a dataset as files for other tools.
-fn table(out: &Path, dataset: &Dataset, key: &'static str) -> scan::Table {
-    scan::Table { key, runs: dataset.run_paths().map(|path| out.join(path.as_ref())).collect() }
 }

@@ -9,7 +9,7 @@
 //! 6. join users with their year, and write the summaries: minutes, top songs, artists and genres, devices;
 //! 7. read them back, check them against what the raw events say, and print a few.
 //!
-//! Everything lies in one folder, so that other tools can check it. `cargo run --release --example wrapped -- --help` lists the options.
+//! Everything lies in one folder, so that other tools can check it, or the datasets wherever `--store` says. `cargo run --release --example wrapped -- --help` lists the options.
 #![expect(clippy::print_stdout, reason = "a command-line program")]
 
 mod calendar;
@@ -29,10 +29,13 @@ mod witness;
 use std::fs;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use indicatif::{DecimalBytes, HumanCount};
-use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
+use sort_merge_bucket::Location;
 
 use metered::{Meter, Metered};
 use options::Options;
@@ -51,16 +54,21 @@ const SHOWN: i64 = 3;
 fn main() -> Result<(), Failure> {
     let Some(options) = Options::from_args()? else { return Ok(()) };
     prepare(&options)?;
-    let Options { users, weeks, seed, out, buckets } = &options;
-    println!(
-        "{} users, {weeks} weeks, seed {seed}, {buckets} buckets, in {}",
-        HumanCount(u64::from(*users)),
-        out.display()
-    );
-    let (store, meter) = Metered::new(LocalFileSystem::new_with_prefix(out)?);
+    let Options { users, weeks, seed, out, store, buckets } = &options;
+    let (place, shown) = match store {
+        Some(url) => (Location::from_env(url)?, url.clone()),
+        None => (Location::local(out)?, out.display().to_string()),
+    };
+    println!("{} users, {weeks} weeks, seed {seed}, {buckets} buckets, in {shown}", HumanCount(u64::from(*users)));
+    let (store, meter) = Metered::new(PrefixStore::new(place.store(), place.path().clone()));
     let store: Arc<dyn ObjectStore> = Arc::new(store);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(&options, &store, &meter))
+    runtime.block_on(async {
+        if options.store.is_some() {
+            clear(&store).await?;
+        }
+        run(&options, &store, &meter).await
+    })
 }
 
 async fn run(options: &Options, store: &Arc<dyn ObjectStore>, meter: &Meter) -> Result<(), Failure> {
@@ -112,14 +120,20 @@ struct Record {
     seed: u64,
 }
 
+/// The file that tells a folder of ours.
+const RECORD: &str = "simulation.json";
+
+/// The folders of datasets.
+const DATASETS: [&str; 5] =
+    [Kind::Plays.folder(), Kind::Contexts.folder(), Kind::Users.folder(), rollup::LISTENING, rollup::WRAPPED];
+
 /// Makes the folder ready: raw events of the same simulation stay, everything else that an earlier run made goes.
 fn prepare(options: &Options) -> Result<(), Failure> {
     let Options { users, seed, out, .. } = options;
     let record = Record { simulation: Simulation::VERSION, users: *users, seed: *seed };
-    let file = out.join("simulation.json");
+    let file = out.join(RECORD);
     fs::create_dir_all(out)?;
-    let mut folders = [Kind::Plays, Kind::Contexts, Kind::Users].map(Kind::folder).to_vec();
-    folders.extend([rollup::LISTENING, rollup::WRAPPED]);
+    let mut folders = if options.store.is_none() { DATASETS.to_vec() } else { vec![] };
     match fs::read_to_string(&file) {
         Ok(text) if serde_json::from_str::<Record>(&text).is_ok_and(|left| left == record) => {}
         Ok(_) => folders.push(Raw::FOLDER),
@@ -131,5 +145,24 @@ fn prepare(options: &Options) -> Result<(), Failure> {
         fs::remove_dir_all(folder)?;
     }
     fs::write(file, serde_json::to_string_pretty(&record)?)?;
+    Ok(())
+}
+
+/// Removes what an earlier run left in the store, and marks the place as ours.
+async fn clear(store: &Arc<dyn ObjectStore>) -> Result<(), Failure> {
+    let marker = Path::from(RECORD);
+    match store.head(&marker).await {
+        Ok(_) => {}
+        Err(object_store::Error::NotFound { .. }) if store.list(None).next().await.is_none() => {}
+        Err(object_store::Error::NotFound { .. }) => {
+            return Err("--store is not empty and not of an earlier run".into());
+        }
+        Err(e) => return Err(e.into()),
+    }
+    for folder in DATASETS.map(Path::from) {
+        let objects = store.list(Some(&folder)).map_ok(|object| object.location).boxed();
+        store.delete_stream(objects).try_collect::<Vec<_>>().await?;
+    }
+    store.put(&marker, "{}\n".into()).await?;
     Ok(())
 }

@@ -14,9 +14,11 @@ the end of the year: minutes, top songs, top artists, top genres.
   --weeks N     ISO weeks, beginning with 2025-W01 [default: 52]
   --seed N      the same seed gives the same rows [default: 2025]
   --out DIR     folder of everything that is written, some 220 KB per user and year [default: target/wrapped]
+  --store URL   where the datasets lie instead, such as s3://bucket/wrapped, with the usual AWS_* settings in the environment;
+                raw events and the files of writes that exceed their memory budget stay in --out
   --buckets N   buckets of each dataset [default: 32]
 
-Raw events that an earlier run of the same seed and number of users left in --out are used again; all else there is made anew.
+Raw events that an earlier run of the same seed and number of users left in --out are used again; all else that an earlier run wrote is made anew.
 ";
 
 /// What the command line asks for.
@@ -26,13 +28,16 @@ pub(crate) struct Options {
     pub(crate) weeks: u32,
     pub(crate) seed: u64,
     pub(crate) out: PathBuf,
+    /// A URL, or `out` if there is none.
+    pub(crate) store: Option<String>,
     pub(crate) buckets: u32,
 }
 
 impl Options {
     /// The options, or `None` if only help was wanted.
     pub(crate) fn from_args() -> Result<Option<Self>, Failure> {
-        let mut options = Self { users: 1000, weeks: 52, seed: 2025, out: "target/wrapped".into(), buckets: 32 };
+        let mut options =
+            Self { users: 1000, weeks: 52, seed: 2025, out: "target/wrapped".into(), store: None, buckets: 32 };
         let mut args = lexopt::Parser::from_env();
         while let Some(arg) = args.next()? {
             match arg {
@@ -40,6 +45,7 @@ impl Options {
                 Long("weeks") => options.weeks = args.value()?.parse()?,
                 Long("seed") => options.seed = args.value()?.parse()?,
                 Long("out") => options.out = args.value()?.into(),
+                Long("store") => options.store = Some(args.value()?.string()?),
                 Long("buckets") => options.buckets = args.value()?.parse()?,
                 Long("help") | Short('h') => {
                     print!("{HELP}");

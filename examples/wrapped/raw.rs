@@ -39,7 +39,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Of the raw folder and of the dataset.
-    pub(crate) fn folder(self) -> &'static str {
+    pub(crate) const fn folder(self) -> &'static str {
         match self {
             Self::Plays => "plays",
             Self::Contexts => "contexts",

@@ -57,3 +57,35 @@ async fn partitions_that_were_named_must_all_be_there() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("names=`notes, week=2025-W03`"), "{error}");
 }
+
+#[tokio::test]
+async fn partitions_have_the_names_that_they_were_written_under() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let put = async |folder: Path| {
+        let path = folder.join("_smb").join("00000000000000000001.json");
+        store.put(&path, encode(&example()).unwrap().into()).await.unwrap();
+    };
+    // What a path encodes, and what looks as if it were encoded.
+    let mut names = ["week=1", "week 1", "a#b", "50%", "%41", "what?", "ü", "..", "x%2Fy", "[1]", "~"];
+    for name in names {
+        put(Path::from_iter(["plays", name])).await;
+    }
+    names.sort_unstable();
+    let all = Partitions::list(Arc::clone(&store), "plays").await.unwrap();
+    // Two dots are encoded in a path, so that they lead nowhere; a name that begins with a dot is hidden.
+    let shown: Vec<&str> = names.into_iter().filter(|name| !name.starts_with('.')).collect();
+    assert_eq!(all.names(), shown);
+    assert_eq!(all.open().await.unwrap().len(), shown.len());
+    for name in shown {
+        let one = all.clone().named([name]).unwrap().open().await.unwrap();
+        assert_eq!(*one[0].path(), Path::from_iter(["plays", name]));
+        assert_eq!(all.clone().range(name..=name).names(), [name]);
+    }
+    // Folders that others made are called what they are called.
+    for folder in ["a#b", "%zz", "%E9", "%2e"] {
+        put(Path::parse(format!("foreign/{folder}")).unwrap()).await;
+    }
+    let foreign = Partitions::list(store, "foreign").await.unwrap();
+    assert_eq!(foreign.names(), ["%2e", "%E9", "%zz", "a#b"]);
+    assert_eq!(foreign.open().await.unwrap().len(), 4);
+}

@@ -14,6 +14,7 @@
 mod provenance;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
@@ -81,7 +82,7 @@ const FOLDER_PREFIX: &str = "period=";
 /// assert_eq!(top.as_struct().column(0).as_primitive::<Int64Type>().value(0), 3);
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Rollup {
     store: Arc<dyn ObjectStore>,
     root: Path,
@@ -90,6 +91,22 @@ pub struct Rollup {
     plan_options: PlanOptions,
     parallelism: Parallelism,
     clock: Clock,
+}
+
+/// Of the store, its kind alone.
+impl fmt::Debug for Rollup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, root, aggregates, write_options, plan_options, parallelism, clock } = self;
+        f.debug_struct("Rollup")
+            .field("store", &format_args!("{store}"))
+            .field("root", root)
+            .field("aggregates", aggregates)
+            .field("write_options", write_options)
+            .field("plan_options", plan_options)
+            .field("parallelism", parallelism)
+            .field("clock", clock)
+            .finish()
+    }
 }
 
 /// Builds a [`Rollup`].

@@ -9,6 +9,7 @@ mod sync;
 pub(crate) mod tests;
 mod vacuum;
 
+use std::fmt;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -22,7 +23,7 @@ pub(crate) use vacuum::vacuum;
 pub use vacuum::{DEFAULT_GRACE_PERIOD, DEFAULT_RETENTION, VacuumOptions, VacuumReport};
 
 /// Where a dataset lives.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) layout: Layout,
@@ -32,5 +33,13 @@ impl Place {
     /// The dataset at `root`; nothing is read or written.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, root: impl Into<Path>) -> Self {
         Self { store, layout: Layout::new(root.into()) }
+    }
+}
+
+/// The kind of store only: what its own output shows of it may be a credential, or all that it holds.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = format_args!("{}", self.store);
+        f.debug_struct("Place").field("store", &store).field("layout", &self.layout).finish()
     }
 }

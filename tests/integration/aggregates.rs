@@ -21,7 +21,7 @@ use crate::support::forge::{edit_run, run_paths};
 use crate::support::oracle::{Row, Value, int, sorted, text};
 use crate::support::stores::TestStore;
 use crate::support::{
-    assert_error, assert_valid, block_on, config, failure, field, memory, rows, rows_by_slot, try_run,
+    assert_error, assert_valid, block_on, config, everywhere, failure, field, rows, rows_by_slot, store, try_run,
 };
 
 const SEEDS: &str = "proptest-regressions/integration/aggregates.txt";
@@ -73,7 +73,7 @@ proptest! {
         batch_size in batch_sizes(),
     ) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let source = data.write(&store, "source").await;
             let (fields, all) = (data.fields(shape.keys), data.side(shape.keys).rows);
             let asked = ask(&fields, &all, &recipes);
@@ -110,7 +110,7 @@ proptest! {
         batch_size in batch_sizes(),
     ) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let keys = left.datasets[0].key.len();
             let sort_columns = sort_columns.min(left.datasets[0].sort.len());
             let (left, right) = (left.write(&store, "left").await, right.write(&store, "right").await);
@@ -140,7 +140,7 @@ proptest! {
     ) {
         block_on(async {
             const NAMES: [&str; 3] = ["plays", "users", "contexts"];
-            let store = memory();
+            let store = store();
             let mut group = CoGroup::new();
             for (name, source) in NAMES.into_iter().zip(&data) {
                 group = group.source(name, source.write(&store, name).await);
@@ -183,7 +183,7 @@ async fn results(aggregation: Aggregate) -> Vec<Row> {
 
 #[tokio::test]
 async fn a_group_larger_than_any_batch_is_one_row() {
-    let store = memory();
+    let store = store();
     let hot = |from: i128, count: i128| (from..from + count).map(|at| vec![int(7), int(at % 1000)]).collect::<Vec<_>>();
     let mut first = vec![vec![int(6), int(-5)]];
     first.extend(hot(0, 4000));
@@ -214,7 +214,7 @@ async fn a_group_larger_than_any_batch_is_one_row() {
 
 #[tokio::test]
 async fn null_keys_are_a_group_and_never_lost() {
-    let store = memory();
+    let store = store();
     let null = Value::Null;
     let rows = vec![vec![null.clone(), int(1)], vec![int(1), int(2)], vec![null.clone(), null.clone()]];
     let plays = pairs(DataType::Int64, DataType::Int64, rows)
@@ -253,7 +253,7 @@ async fn null_keys_are_a_group_and_never_lost() {
 
 #[tokio::test]
 async fn null_in_one_of_two_key_columns_is_a_value_like_any_other() {
-    let store = memory();
+    let store = store();
     let fields = vec![field("a", DataType::Int64, true), field("b", DataType::Utf8, true)];
     let keys = [(Some(1), Some("x")), (None, Some("x")), (Some(1), None), (None, None)];
     let row = |(a, b): (Option<i128>, Option<&str>)| vec![a.map_or(Value::Null, int), b.map_or(Value::Null, text)];
@@ -271,7 +271,7 @@ async fn null_in_one_of_two_key_columns_is_a_value_like_any_other() {
 
 #[tokio::test]
 async fn floats_follow_the_stated_rules_for_zeros_and_nan() {
-    let store = memory();
+    let store = store();
     let float = |v: f64| Value::Float(v.to_bits());
     let nan = f64::NAN;
     let groups: [&[f64]; 6] =
@@ -313,7 +313,7 @@ async fn floats_follow_the_stated_rules_for_zeros_and_nan() {
 
 #[tokio::test]
 async fn nan_and_signed_zeros_have_one_place_in_the_order_of_values_and_of_sums() {
-    let store = memory();
+    let store = store();
     let float = |v: f64| Value::Float(v.to_bits());
     let fields = vec![
         field("k", DataType::Int64, false),
@@ -394,7 +394,7 @@ async fn predicates_follow_sql_when_values_are_null() {
         (yes(), 1),
         (no(), 0),
     ];
-    kept(&memory(), (DataType::Int64, vec![Value::Null]), &of_null).await;
+    kept(&store(), (DataType::Int64, vec![Value::Null]), &of_null).await;
     let mixed = vec![int(3), Value::Null, int(4), int(3), int(9)];
     let counts = [
         (p("v", 3), 2),
@@ -408,12 +408,12 @@ async fn predicates_follow_sql_when_values_are_null() {
         (p("v", 3).and(p("k", 1)), 2),
         (p("k", 2).or(Predicate::is_not_null("k").and(p("v", 9))), 1),
     ];
-    kept(&memory(), (DataType::Int8, mixed), &counts).await;
+    kept(&store(), (DataType::Int8, mixed), &counts).await;
 }
 
 #[tokio::test]
 async fn predicates_compare_every_type_by_value() {
-    let store = memory();
+    let store = store();
     let float = |v: f64| Value::Float(v.to_bits());
     // A NaN of either sign is the one NaN: which sign a computation makes is the processor's affair.
     let floats = [0.0, -0.0, 1.5, f64::NAN, -f64::NAN, f64::NEG_INFINITY].map(float).to_vec();
@@ -475,7 +475,7 @@ async fn predicates_compare_every_type_by_value() {
 
 #[tokio::test]
 async fn literals_that_are_no_value_of_the_column_are_refused() {
-    let store = memory();
+    let store = store();
     let micro = DateTime::from_timestamp_micros(1).unwrap();
     let nano = DateTime::from_timestamp_nanos(1);
     let far = DateTime::from_timestamp(10_000_000_000, 0).unwrap();
@@ -540,7 +540,7 @@ fn plays() -> DatasetData {
 
 #[tokio::test]
 async fn everything_that_is_wrong_with_an_aggregation_is_said_at_once() {
-    let store = memory();
+    let store = store();
     let (plays, users) = (plays().write(&store, "plays").await, users().write(&store, "users").await);
     let wrong = |aggregation: Aggregate| {
         aggregation
@@ -613,7 +613,7 @@ async fn everything_that_is_wrong_with_an_aggregation_is_said_at_once() {
 
 #[tokio::test]
 async fn an_aggregation_is_explained_as_its_input() {
-    let store = memory();
+    let store = store();
     let (plays, users) = (plays().write(&store, "plays").await, users().write(&store, "users").await);
     let lines = |plan: &dyn std::fmt::Display| -> Vec<String> { plan.to_string().lines().map(str::to_owned).collect() };
     let aggregation = |input: Aggregate| input.aggregate("ms", Sum::of("ms").filter(Predicate::eq("track", "track 1")));
@@ -692,7 +692,7 @@ async fn only_the_columns_that_aggregates_name_are_read() {
 
 #[tokio::test]
 async fn a_sum_that_does_not_fit_is_an_error_wherever_it_comes_about() {
-    let store = memory();
+    let store = store();
     let row = |v: i128| vec![int(1), int(v)];
     let max = i128::from(i64::MAX);
     // In one batch, in two batches of a run, in two runs, and in two stored partials.
@@ -723,7 +723,7 @@ async fn a_sum_that_does_not_fit_is_an_error_wherever_it_comes_about() {
 
 #[tokio::test]
 async fn rows_out_of_order_and_rows_misplaced_are_errors_not_results() {
-    let store = memory();
+    let store = store();
     let keys = |keys: std::ops::Range<i128>| keys.map(|k| vec![int(k), int(1)]).collect::<Vec<_>>();
     let data = DatasetData::new(
         vec![field("k", DataType::Int64, true), field("v", DataType::Int64, true)],
@@ -803,7 +803,7 @@ impl Aggregator for Careless {
 
 #[tokio::test]
 async fn an_aggregate_that_returns_what_it_should_not_is_named() {
-    let store = memory();
+    let store = store();
     let row = |k: i128| vec![int(k), int(1)];
     // Two runs, so that states merge.
     let data =
@@ -885,7 +885,7 @@ fn longest() -> impl Aggregator {
 
 #[tokio::test]
 async fn a_fold_over_rows_of_a_users_type_works_from_rows_to_stored_states_to_results() {
-    let store = memory();
+    let store = store();
     let fields =
         vec![field("k", DataType::Utf8, true), field("v", DataType::Int32, true), field("name", DataType::Utf8, false)];
     let names = ["a", "bb", "cc", "日", "", "dddd", "a name of more than twelve bytes"];
@@ -947,7 +947,7 @@ async fn a_fold_over_rows_of_a_users_type_works_from_rows_to_stored_states_to_re
 
 #[tokio::test]
 async fn weeks_with_other_buckets_types_and_columns_are_one_source() {
-    let store = memory();
+    let store = store();
     let week = |buckets: u32, value: DataType, extra: bool| {
         let mut fields = vec![field("k", DataType::Int64, false), field("v", value, false)];
         if extra {
@@ -1037,7 +1037,7 @@ fn predicates_survive_as_text_and_differ_as_text() {
 
 #[tokio::test]
 async fn datasets_without_rows_have_no_results() {
-    let store = memory();
+    let store = store();
     let nothing = plays();
     let nothing = DatasetData { writes: vec![Write::new(4, vec![])], ..nothing }.write(&store, "nothing").await;
     let users = users().write(&store, "users").await;
@@ -1056,3 +1056,10 @@ async fn datasets_without_rows_have_no_results() {
     assert_eq!(found.len(), 30);
     assert_eq!(found[3], [int(3), int(0), Value::Null, Value::Many(vec![]), int(0)]);
 }
+
+everywhere!(
+    oracle_aggregates_of_a_source_equal_loops_over_its_rows,
+    oracle_aggregates_of_a_join_equal_loops_over_the_joined_rows,
+    oracle_aggregates_of_a_co_group_equal_loops_over_each_of_its_sources,
+    weeks_with_other_buckets_types_and_columns_are_one_source,
+);

@@ -11,7 +11,7 @@ use sort_merge_bucket::{
 
 use crate::support::data::{DatasetData, Names, Shape, SourceData, shapes, sources};
 use crate::support::oracle::{Row, Side, Value, int, rows_of, shuffle_groups, text, wider_type};
-use crate::support::{assert_error, block_on, config, failure, field, memory, try_run, try_run_slots};
+use crate::support::{assert_error, block_on, config, everywhere, failure, field, store, try_run, try_run_slots};
 
 const SEEDS: &str = "proptest-regressions/integration/cogroups.txt";
 const NAMES: [&str; 3] = ["plays", "users", "contexts"];
@@ -115,7 +115,7 @@ proptest! {
     #[test]
     fn oracle_co_groups_equal_a_map_of_keys((shape, data, batch_size) in cases()) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let mut sources = vec![];
             for (at, source) in data.iter().enumerate() {
                 sources.push(source.write(&store, NAMES[at]).await);
@@ -155,7 +155,7 @@ fn events(key: &[Option<i128>]) -> DatasetData {
 
 #[tokio::test]
 async fn null_is_a_group_of_its_own_over_all_sources() {
-    let store = memory();
+    let store = store();
     let plays = events(&[None, Some(1), None, None]).write(&store, "plays").await;
     let users = events(&[None, Some(2)]).write(&store, "users").await;
     let plan = CoGroup::new().source("plays", &plays).source("users", &users).plan().unwrap();
@@ -171,7 +171,7 @@ async fn null_is_a_group_of_its_own_over_all_sources() {
 
 #[tokio::test]
 async fn the_same_dataset_twice_is_two_sources_told_apart_by_their_names() {
-    let store = memory();
+    let store = store();
     let plays = events(&[Some(1), Some(1), Some(2)]).write(&store, "plays").await;
     let both = CoGroup::new()
         .source("plays", &plays)
@@ -193,7 +193,7 @@ async fn the_same_dataset_twice_is_two_sources_told_apart_by_their_names() {
 
 #[tokio::test]
 async fn a_group_larger_than_any_batch_comes_whole_or_in_chunks_of_bounded_size() {
-    let store = memory();
+    let store = store();
     let hot = vec![Some(7); 5000];
     let plays = events(&hot).and_write(4, hot_rows(3000)).write(&store, "plays").await;
     let users = events(&[Some(7), Some(8)]).write(&store, "users").await;
@@ -222,7 +222,7 @@ fn hot_rows(count: usize) -> Vec<Row> {
 
 #[tokio::test]
 async fn descriptors_of_co_groups_are_those_of_their_sources() {
-    let store = memory();
+    let store = store();
     let plays = events(&[Some(1)]).write(&store, "plays").await;
     let users = events(&[Some(1)]).write(&store, "users").await;
     let plan = CoGroup::new().source("plays", &plays).source("users", &users).plan().unwrap();
@@ -233,3 +233,10 @@ async fn descriptors_of_co_groups_are_those_of_their_sources() {
     assert_error(&other.execute(&slot).map(drop).unwrap_err(), ErrorKind::Incompatible, &["plays@1", "users@1"]);
     let _: &RecordBatch = try_run(&plan, 1).await.unwrap().values().next().unwrap()[0].keys();
 }
+
+everywhere!(
+    oracle_co_groups_equal_a_map_of_keys,
+    null_is_a_group_of_its_own_over_all_sources,
+    the_same_dataset_twice_is_two_sources_told_apart_by_their_names,
+    a_group_larger_than_any_batch_comes_whole_or_in_chunks_of_bounded_size,
+);

@@ -12,7 +12,7 @@ use crate::support::data::{DatasetData, batch_of};
 use crate::support::forge::{edit_manifest, edit_run, run_paths};
 use crate::support::oracle::{Row, bucket_of, int, text};
 use crate::support::stores::{TestStore, When, put};
-use crate::support::{failure, field, memory};
+use crate::support::{failure, field, store};
 
 fn plays() -> DatasetData {
     let fields = vec![field("user", DataType::Int64, false), field("track", DataType::Utf8, false)];
@@ -149,7 +149,7 @@ unsupported version: the dataset has another format version, use a library that 
 
 #[tokio::test]
 async fn messages_do_not_repeat_their_source_and_debug_shows_everything() {
-    let store = memory();
+    let store = store();
     let dataset = plays().write(&store, "plays").await;
     let plan = Scan::new(&dataset).plan().unwrap();
     let error =

@@ -12,10 +12,11 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use object_store::memory::InMemory;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 use serde_json::Value;
 use sort_merge_bucket::{BucketSpec, Dataset, ErrorKind, KeyValue, Operation};
+
+use crate::support::store;
 
 fn document() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md")).unwrap()
@@ -106,7 +107,7 @@ fn json_blocks() -> Vec<String> {
 async fn the_example_of_the_format_can_be_opened() {
     let blocks = json_blocks();
     let [manifest, tombstone] = &blocks[..] else { panic!("{} examples", blocks.len()) };
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store = store();
     let put = |version: u64, text: &String| {
         let (store, text) = (Arc::clone(&store), text.clone());
         async move { store.put(&format!("plays/_smb/{version:020}.json").into(), text.into()).await.unwrap() }

@@ -13,7 +13,7 @@ use crate::support::data::{DatasetData, Write};
 use crate::support::forge::{manifest_path, run_paths};
 use crate::support::oracle::{Row, Value, all_rows, int, sorted, text};
 use crate::support::stores::{put, read};
-use crate::support::{block_on, config, field, memory, try_run_slots};
+use crate::support::{block_on, config, field, store, try_run_slots};
 
 const SEEDS: &str = "proptest-regressions/integration/hostile.txt";
 
@@ -80,7 +80,7 @@ fn step(usual: usize) -> usize {
 #[test]
 fn a_damaged_manifest_is_an_error_or_harmless() {
     block_on(async {
-        let store = memory();
+        let store = store();
         data().write_fixed(&store, "d").await;
         let expected = open_and_read(&store).await.unwrap();
         let path = manifest_path("d", 2);
@@ -105,7 +105,7 @@ fn a_damaged_manifest_is_an_error_or_harmless() {
 #[test]
 fn a_damaged_hint_never_changes_what_is_opened() {
     block_on(async {
-        let store = memory();
+        let store = store();
         data().write_fixed(&store, "d").await;
         let expected = open_and_read(&store).await.unwrap();
         let good = read(&store, "d/_smb/latest").await;
@@ -135,7 +135,7 @@ fn a_damaged_hint_never_changes_what_is_opened() {
 #[test]
 fn a_damaged_footer_is_an_error_or_harmless() {
     block_on(async {
-        let store = memory();
+        let store = store();
         let dataset = data().write_fixed(&store, "d").await;
         let expected = open_and_read(&store).await.unwrap();
         let path = &run_paths(&dataset)[1];
@@ -160,7 +160,7 @@ fn a_damaged_footer_is_an_error_or_harmless() {
 #[test]
 fn a_damaged_page_is_found_by_validation_and_never_a_panic() {
     block_on(async {
-        let store = memory();
+        let store = store();
         let dataset = data().write_fixed(&store, "d").await;
         let path = &run_paths(&dataset)[1];
         let run = &dataset.runs()[1];
@@ -186,7 +186,7 @@ proptest! {
     #[test]
     fn any_bytes_in_the_place_of_any_object_are_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), pick in any::<prop::sample::Index>()) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let dataset = data().write_fixed(&store, "d").await;
             let mut paths = run_paths(&dataset);
             paths.push(manifest_path("d", 2));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
@@ -12,11 +11,13 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 use sort_merge_bucket::{BucketSpec, Dataset, DatasetWriter, ErrorKind, WriteId, WriteMode};
 
+use crate::support::store;
+
 const MANIFEST: &str = "users/_smb/00000000000000000002.json";
 
 /// Two versions: a creation with ids 0 to 99 and an append of 100 to 199, in two buckets.
 async fn users() -> Arc<dyn ObjectStore> {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store = store();
     for (n, mode) in [(0, WriteMode::Create), (1, WriteMode::Append)] {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(n * 100..n * 100 + 100));
         let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..100).map(|i| format!("user {i}"))));

@@ -20,7 +20,7 @@ use sort_merge_bucket::{
 use crate::support::data::{DatasetData, Write, batch_of};
 use crate::support::oracle::{Row, int, text};
 use crate::support::stores::{Request, TestStore, read};
-use crate::support::{field, try_run};
+use crate::support::{everywhere, field, try_run};
 
 /// Two runs of several row groups in every bucket, a wide column beside the key.
 fn wide(name: &str, buckets: u32) -> DatasetData {
@@ -327,3 +327,10 @@ async fn runs_of_disjoint_keys_are_opened_late_and_closed_early() {
     }
     assert!(first(8) < last(0), "a run that overlaps others is an input of its own");
 }
+
+everywhere!(
+    opening_is_three_requests_however_many_versions_and_runs_there_are,
+    slot_3_of_a_join_reads_its_own_buckets_footers_and_wanted_columns_each_byte_once,
+    a_write_puts_each_run_the_manifest_and_the_hint_and_lists_nothing,
+    finding_partitions_is_one_listing_and_three_requests_for_each,
+);

@@ -15,7 +15,7 @@ use sort_merge_bucket::{
 
 use crate::support::data::{DatasetData, Family, Names, Shape, SourceData, shapes, sources};
 use crate::support::oracle::{Row, Value, int, rows_of, shuffle_join, shuffle_join_where, sorted, text, wider_type};
-use crate::support::{assert_error, block_on, config, failure, field, memory, rows, rows_by_slot};
+use crate::support::{assert_error, block_on, config, everywhere, failure, field, rows, rows_by_slot, store};
 
 const SEEDS: &str = "proptest-regressions/integration/joins.txt";
 
@@ -122,7 +122,7 @@ proptest! {
     #[test]
     fn oracle_every_join_kind_equals_the_shuffle_join(case in cases()) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let left = case.left.write(&store, "left").await;
             let right = case.right.write(&store, "right").await;
             let merge = case.shape.keys + case.sort_columns;
@@ -163,7 +163,7 @@ fn oracle_every_pair_of_key_types_of_a_family_joins() {
                         SourceData::from(DatasetData::new(fields, &["k"], buckets, rows))
                     };
                     let (left, right) = (side(&left_type, "l", 6), side(&right_type, "r", 4));
-                    let store = memory();
+                    let store = store();
                     let plan = Join::full(left.write(&store, "left").await, right.write(&store, "right").await)
                         .plan()
                         .unwrap();
@@ -209,7 +209,7 @@ fn law_a_hot_key_joins_the_same_whatever_batch_size_and_budget() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let (left, right) = hot(130, 90);
-        let store = memory();
+        let store = store();
         let (l, r) = (left.write(&store, "left").await, right.write(&store, "right").await);
         for kind in JoinKind::ALL {
             for one_of in [None, Some(1), Some(3), Some(1000)] {
@@ -234,7 +234,7 @@ fn law_a_hot_key_joins_the_same_whatever_batch_size_and_budget() {
 async fn files_of_a_hot_key_are_gone_after_an_error_and_when_the_stream_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let (left, right) = hot(300, 200);
-    let store = memory();
+    let store = store();
     let (l, r) = (left.write(&store, "left").await, right.write(&store, "right").await);
     let path = folder.path().to_owned();
     let files_seen = Arc::new(AtomicUsize::new(0));
@@ -282,7 +282,7 @@ fn ranges() -> (SourceData, SourceData) {
 
 #[tokio::test]
 async fn a_condition_sees_the_columns_that_it_names_in_every_kind_of_join() {
-    let store = memory();
+    let store = store();
     let (plays, terms) = ranges();
     let (plays, terms) = (plays.write(&store, "plays").await, terms.write(&store, "terms").await);
     let after = |columns: &'static [&'static str]| {
@@ -319,7 +319,7 @@ async fn a_condition_sees_the_columns_that_it_names_in_every_kind_of_join() {
 
 #[tokio::test]
 async fn conditions_are_explained_and_refused_with_everything_else_that_is_wrong() {
-    let store = memory();
+    let store = store();
     let (plays, terms) = ranges();
     let (plays, terms) = (plays.write(&store, "plays").await, terms.write(&store, "terms").await);
     let always = || JoinCondition::new("always", |pairs| Ok(BooleanArray::from(vec![true; pairs.num_rows()])));
@@ -350,7 +350,7 @@ async fn conditions_are_explained_and_refused_with_everything_else_that_is_wrong
 
 #[tokio::test]
 async fn a_condition_may_need_no_column_at_all() {
-    let store = memory();
+    let store = store();
     let (left, right) = ranges();
     let (plays, terms) = (left.write(&store, "plays").await, right.write(&store, "terms").await);
     let never = JoinCondition::new("never", |pairs| Ok(BooleanArray::new_null(pairs.num_rows())));
@@ -363,7 +363,7 @@ async fn a_condition_may_need_no_column_at_all() {
 
 #[tokio::test]
 async fn metrics_say_how_many_rows_of_a_large_key_went_to_disk() {
-    let store = memory();
+    let store = store();
     let side = async |name: &str, rows: i128| {
         let fields = vec![field("k", DataType::Int64, false), field(name, DataType::Int64, false)];
         let rows = (0..rows).map(|row| vec![int(7), int(row)]).collect();
@@ -383,3 +383,10 @@ async fn metrics_say_how_many_rows_of_a_large_key_went_to_disk() {
         assert_eq!(metrics.rows_spilled > 0, spills, "{metrics:?}");
     }
 }
+
+everywhere!(
+    oracle_every_join_kind_equals_the_shuffle_join,
+    law_a_hot_key_joins_the_same_whatever_batch_size_and_budget,
+    files_of_a_hot_key_are_gone_after_an_error_and_when_the_stream_is_dropped,
+    a_condition_sees_the_columns_that_it_names_in_every_kind_of_join,
+);

@@ -17,7 +17,7 @@ use sort_merge_bucket::{
 use crate::support::data::{DatasetData, Names, Shape, SourceData, Write, batch_of, fixed_clock, shapes, sources};
 use crate::support::oracle::{Row, Value, bucket_of, int, rows_of, sorted, stored_type};
 use crate::support::stores::{TestStore, read};
-use crate::support::{assert_valid, block_on, config, field, memory, rows, rows_by_slot, try_run};
+use crate::support::{assert_valid, block_on, config, everywhere, field, rows, rows_by_slot, store, try_run};
 
 const SEEDS: &str = "proptest-regressions/integration/laws.txt";
 const LEFT: Names = Names { order: "", payload: "p" };
@@ -48,7 +48,7 @@ proptest! {
     #[test]
     fn law_join_kinds_are_made_of_each_other((shape, left, right) in pairs()) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let (left, right) = (left.write(&store, "left").await, right.write(&store, "right").await);
             let keys = shape.keys;
             let mut by_kind = BTreeMap::new();
@@ -102,7 +102,7 @@ proptest! {
         batch_size in prop::sample::select(vec![1_usize, 2, 7, 49, 50, 51, 100]),
     ) {
         block_on(async {
-            let store = memory();
+            let store = store();
             // The plainest form: one bucket, one run, one row group.
             let plain = |source: &SourceData, buckets, runs, shuffle, row_group| SourceData {
                 datasets: source.datasets.iter().map(|dataset| rewritten(dataset, buckets, runs, shuffle, row_group)).collect(),
@@ -125,7 +125,7 @@ proptest! {
     #[test]
     fn law_reading_what_was_written_gives_the_rows_in_order((_, source, _) in pairs(), batch_size in 1_usize..60) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let written = source.write(&store, "source").await;
             let keys = source.datasets[0].key.len();
             let plan = Scan::new(written).with_options(PlanOptions::default().with_batch_size(batch_size)).plan().unwrap();
@@ -142,7 +142,7 @@ proptest! {
     #[test]
     fn law_every_row_is_in_the_bucket_of_its_hash_and_runs_are_sorted((_, source, _) in pairs()) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let written = source.write(&store, "source").await;
             for (dataset, data) in written.datasets().iter().zip(&source.datasets) {
                 check_files(&store, dataset, data).await;
@@ -154,7 +154,7 @@ proptest! {
     #[test]
     fn law_any_number_of_workers_read_each_row_once((_, left, right) in pairs(), workers in 1_usize..6) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let (left, right) = (left.write(&store, "left").await, right.write(&store, "right").await);
             let scan = Scan::new(left.clone()).plan().unwrap();
             assert_eq!(dealt(&scan, workers).await, sorted(rows(&scan).await));
@@ -311,7 +311,7 @@ async fn check_files(store: &Arc<dyn ObjectStore>, dataset: &Dataset, data: &Dat
 #[test]
 fn differential_a_key_alone_and_with_a_constant_beside_it_join_alike() {
     block_on(async {
-        let store = memory();
+        let store = store();
         let side = |count: i128, modulus: i128, columns: &[&str; 3]| -> (Vec<Field>, Vec<Row>) {
             let fields = vec![
                 field(columns[0], DataType::Int64, true),
@@ -353,7 +353,7 @@ fn differential_a_key_alone_and_with_a_constant_beside_it_join_alike() {
 #[test]
 fn differential_one_bucket_and_64_buckets_hold_the_same() {
     block_on(async {
-        let store = memory();
+        let store = store();
         let fields = vec![field("k", DataType::Utf8, true), field("v", DataType::Int64, false)];
         let row = |at: i128| vec![Value::Text(format!("user {}", at * 31 % 500)), int(at)];
         let rows_of_all: Vec<Row> = (0..2000).map(row).collect();
@@ -371,3 +371,10 @@ fn differential_one_bucket_and_64_buckets_hold_the_same() {
         }
     });
 }
+
+everywhere!(
+    law_reading_what_was_written_gives_the_rows_in_order,
+    law_every_row_is_in_the_bucket_of_its_hash_and_runs_are_sorted,
+    law_any_number_of_workers_read_each_row_once,
+    law_the_same_input_gives_the_same_bytes,
+);

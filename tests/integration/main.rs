@@ -1,7 +1,9 @@
 //! The integration tests, one binary: everything through the crate's public interface alone.
 //!
-//! * `support`: random data (`data`), an independent engine over plain values (`oracle`, `aggregates`), stores that record and fail (`stores`),
-//!   clients that fail (`faulty`) or take turns (`gated`), versions as their manifests say (`history`), bytes of runs and manifests made by hand (`forge`).
+//! * `support`: random data (`data`), an independent engine over plain values (`oracle`, `aggregates`), the kinds of stores that tests run on (`places`),
+//!   an S3 server (`s3`), stores that record and fail (`stores`), clients that fail (`faulty`) or take turns (`gated`), versions as their manifests say
+//!   (`history`), bytes of runs and manifests made by hand (`forge`).
+//! * `stores`: what holds on every kind of store; `requests`: what goes over the wire; `secrets`: what must not be told.
 //! * `joins`, `cogroups`, `sources`, `plans`, `aggregates`, `transform`: what plans return, against the oracle.
 //! * `selections`: sources restricted to some rows, and slots cut into key ranges.
 //! * `rollups`: partials per period, merged in every way, made again, and refused.
@@ -44,13 +46,19 @@ mod races;
 #[cfg(test)]
 mod regressions;
 #[cfg(test)]
+mod requests;
+#[cfg(test)]
 mod rollups;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod selections;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod stores;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use sort_merge_bucket::{
 
 use crate::support::data::{DatasetData, batch_of};
 use crate::support::oracle::{int, text};
-use crate::support::{assert_error, field, memory, rows};
+use crate::support::{assert_error, field, rows, store};
 
 /// An explanation with the sizes of files, which are the compressor's affair, left out.
 fn explained(plan: impl std::fmt::Display) -> String {
@@ -42,7 +42,7 @@ fn users(buckets: u32) -> DatasetData {
 
 #[tokio::test]
 async fn explanations_say_what_is_read_and_what_comes_out() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).and_write(6, vec![vec![int(1), int(0), text("late")]]).write(&store, "plays").await;
     let users = users(8).write(&store, "users").await;
     let plan = Join::left(&plays, Source::from(&users).with_columns(["region"])).plan().unwrap();
@@ -77,7 +77,7 @@ async fn explanations_say_what_is_read_and_what_comes_out() {
 
 #[tokio::test]
 async fn every_incompatibility_is_reported_at_once() {
-    let store = memory();
+    let store = store();
     let left = DatasetData::new(
         vec![field("a", DataType::Int64, false), field("b", DataType::Utf8, false), field("x", DataType::Int64, false)],
         &["a", "b"],
@@ -120,7 +120,7 @@ async fn every_incompatibility_is_reported_at_once() {
 #[tokio::test]
 async fn key_types_that_are_not_alike_are_refused_whatever_the_join() {
     use DataType as D;
-    let store = memory();
+    let store = store();
     let zone = |zone: &str| D::Timestamp(TimeUnit::Microsecond, Some(zone.into()));
     let time = |unit| D::Timestamp(unit, None);
     let pairs = [
@@ -158,7 +158,7 @@ async fn key_types_that_are_not_alike_are_refused_whatever_the_join() {
 
 #[tokio::test]
 async fn floats_and_nested_types_cannot_be_keys() {
-    let store = memory();
+    let store = store();
     let item = Arc::new(Field::new("item", DataType::Int64, true));
     for data_type in [DataType::Float64, DataType::Float32, DataType::List(item)] {
         let dataset =
@@ -177,7 +177,7 @@ async fn floats_and_nested_types_cannot_be_keys() {
 
 #[tokio::test]
 async fn equal_names_need_a_prefix() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let error = Join::inner(&plays, &plays).plan().unwrap_err();
     assert_error(&error, ErrorKind::InvalidInput, &["column=`at`", "column=`track`", "prefix"]);
@@ -201,7 +201,7 @@ async fn equal_names_need_a_prefix() {
 /// results could not be transformed.
 #[tokio::test]
 async fn joins_of_the_right_side_alone_name_the_key_as_it_does() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let users = users(4).write(&store, "users").await;
     for (kind, name) in [
@@ -219,7 +219,7 @@ async fn joins_of_the_right_side_alone_name_the_key_as_it_does() {
 
 #[tokio::test]
 async fn slot_descriptors_survive_json_and_fit_only_their_plan() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let users = users(6).write(&store, "users").await;
     let plan = Join::inner(&plays, &users).plan().unwrap();
@@ -259,7 +259,7 @@ fn users_schema() -> arrow::datatypes::SchemaRef {
 
 #[tokio::test]
 async fn a_join_on_sort_columns_needs_them_on_both_sides() {
-    let store = memory();
+    let store = store();
     let with_sort = plays(4).write(&store, "plays").await;
     let without = users(4).write(&store, "users").await;
     let error = Join::inner(&with_sort, &without).with_sort_columns(1).plan().unwrap_err();
@@ -271,7 +271,7 @@ async fn a_join_on_sort_columns_needs_them_on_both_sides() {
 
 #[tokio::test]
 async fn options_keep_batches_small_and_never_zero() {
-    let store = memory();
+    let store = store();
     let plays = plays(2).write(&store, "plays").await;
     assert_eq!(PlanOptions::default().batch_size, sort_merge_bucket::DEFAULT_BATCH_SIZE);
     let plan = Scan::new(&plays).with_options(PlanOptions::default().with_batch_size(0)).plan().unwrap();

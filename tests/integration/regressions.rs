@@ -15,7 +15,7 @@ use crate::support::data::DatasetData;
 use crate::support::forge::{replace_run, run_paths};
 use crate::support::oracle::{int, sorted, text};
 use crate::support::stores::read;
-use crate::support::{assert_error, failure, field, memory, rows};
+use crate::support::{assert_error, failure, field, rows, store};
 
 fn numbers(count: i128, buckets: u32) -> DatasetData {
     let fields = vec![field("k", DataType::Int64, false), field("v", DataType::Int64, false)];
@@ -26,7 +26,7 @@ fn numbers(count: i128, buckets: u32) -> DatasetData {
 /// an error. Both must be what the manifest says.
 #[tokio::test]
 async fn a_footer_that_leaves_out_row_groups_is_corrupt() {
-    let store = memory();
+    let store = store();
     let options = WriteOptions::default().with_max_row_group_rows(10);
     let data = numbers(25, 1);
     let spec = sort_merge_bucket::BucketSpec::new(["k"], 1).unwrap();
@@ -72,7 +72,7 @@ async fn a_footer_that_leaves_out_row_groups_is_corrupt() {
 /// numbers. They are brought into a range that works.
 #[tokio::test]
 async fn any_batch_size_gives_the_same_rows() {
-    let store = memory();
+    let store = store();
     let (left, right) = (numbers(100, 2).write(&store, "l").await, numbers(50, 3).write(&store, "r").await);
     for kind in JoinKind::ALL {
         let plan = |batch_size| {
@@ -90,7 +90,7 @@ async fn any_batch_size_gives_the_same_rows() {
 /// Planning stopped at key types that do not fit and said nothing of what else was wrong.
 #[tokio::test]
 async fn other_key_types_do_not_hide_other_problems() {
-    let store = memory();
+    let store = store();
     let left = numbers(3, 2).write(&store, "l").await;
     let fields = vec![field("k", DataType::Utf8, false), field("w", DataType::Int64, false)];
     let right = DatasetData::new(fields, &["k"], 2, vec![vec![text("a"), int(1)]]).write(&store, "r").await;
@@ -101,7 +101,7 @@ async fn other_key_types_do_not_hide_other_problems() {
 /// A group of rows whose key has a null component was carried from window to window as if it could pair, in memory that grew with it.
 #[tokio::test]
 async fn a_hot_composite_key_with_a_null_pairs_with_nothing() {
-    let store = memory();
+    let store = store();
     let side = |name: &str| {
         let fields = vec![
             field("a", DataType::Int64, true),
@@ -147,7 +147,7 @@ async fn a_transform_that_fails_leaves_nothing() {
 async fn huge_rows_come_in_batches_of_bounded_bytes() {
     const ROWS: i64 = 64;
     const BYTES: usize = 1 << 20;
-    let store = memory();
+    let store = store();
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
     // Not one value repeated, which a dictionary would hold once.
     let texts = (0..ROWS).map(|row| format!("{row:08}").repeat(BYTES / 8));
@@ -179,7 +179,7 @@ async fn huge_rows_come_in_batches_of_bounded_bytes() {
 /// A co-group source without datasets was left out of what aggregates were bound to, which ended in a panic.
 #[tokio::test]
 async fn a_co_group_of_an_empty_source_is_an_error_that_names_it() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(10, 2).write(&store, "d").await;
     for names in [["full", "empty"], ["empty", "full"]] {
         let group = names.into_iter().fold(CoGroup::new(), |group, name| {
@@ -198,7 +198,7 @@ async fn a_co_group_of_an_empty_source_is_an_error_that_names_it() {
 /// Columns that a caller misspelled were forgotten if no aggregate needed them; datasets that lack the states of an aggregate gave null states.
 #[tokio::test]
 async fn aggregates_report_columns_that_are_not_there() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(10, 2).write(&store, "d").await;
     let misspelled = Source::from(&dataset).with_columns(["v", "vv"]);
     let over = [
@@ -221,7 +221,7 @@ async fn aggregates_report_columns_that_are_not_there() {
 /// Rows that were appended to a partial by hand were taken for its own.
 #[tokio::test]
 async fn a_partial_that_was_appended_to_is_made_again() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(10, 2).write(&store, "d").await;
     let rollup = Rollup::builder(Arc::clone(&store), "r").aggregate("rows", Count::rows()).build().unwrap();
     let partial = rollup.update("p", &dataset).await.unwrap();

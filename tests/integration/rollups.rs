@@ -17,7 +17,7 @@ use crate::support::data::{DatasetData, Write, batch_of, fixed_clock};
 use crate::support::forge::edit_manifest;
 use crate::support::oracle::{Row, Value, all_rows, int, sorted, text};
 use crate::support::stores::{TestStore, When};
-use crate::support::{assert_error, assert_valid, block_on, config, field, memory, rows, try_run};
+use crate::support::{assert_error, assert_valid, block_on, config, everywhere, field, rows, store, try_run};
 
 const SEEDS: &str = "proptest-regressions/integration/rollups.txt";
 
@@ -125,7 +125,7 @@ proptest! {
         batch_size in prop::sample::select(vec![1_usize, 2, 7, 8192]),
     ) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let rollup = builder(&store)
                 .with_plan_options(PlanOptions::default().with_batch_size(batch_size))
                 .with_write_options(WriteOptions::default().with_max_row_group_rows(batch_size.max(3)))
@@ -186,7 +186,7 @@ proptest! {
         counts in prop::collection::vec(buckets(), 3),
     ) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let rollup = builder(&store).build().unwrap();
             // Per week: the events, how often they changed, what the partial was made from and how often it was written.
             let mut current = vec![(vec![], 0); 3];
@@ -267,7 +267,7 @@ fn changes(store: &TestStore) -> Vec<String> {
 
 #[tokio::test]
 async fn an_item_that_is_number_k_plus_1_every_week_may_be_the_first_of_the_year() {
-    let store = memory();
+    let store = store();
     let rollup = Rollup::builder(Arc::clone(&store), "top")
         .aggregate("top", TopK::of("artist").weighted_by("ms").with_limit(3))
         .build()
@@ -647,7 +647,7 @@ async fn joins_and_co_groups_roll_up_and_every_part_of_them_counts() {
 
 #[tokio::test]
 async fn weeks_of_other_integer_widths_merge() {
-    let store = memory();
+    let store = store();
     let rollup = Rollup::builder(Arc::clone(&store), "r")
         .aggregate("n", Count::rows())
         .aggregate("sum", Sum::of("v"))
@@ -675,7 +675,7 @@ async fn weeks_of_other_integer_widths_merge() {
 
 #[tokio::test]
 async fn periods_of_composite_keys_with_nulls_merge() {
-    let store = memory();
+    let store = store();
     let fields = vec![
         field("name", DataType::Utf8, true),
         field("v", DataType::Decimal128(9, 2), true),
@@ -856,3 +856,15 @@ async fn merging_reads_partials_and_never_the_events() {
     let narrow = Source::from(&weeks[0]).with_columns(["artist"]);
     assert_eq!(rollup.update("w1", narrow).await.unwrap().version(), 1);
 }
+
+everywhere!(
+    oracle_a_year_merged_in_any_grouping_and_order_is_the_group_by_over_all_events,
+    oracle_periods_follow_their_inputs_through_any_history,
+    a_period_made_again_from_the_same_writes_nothing_and_counts_nothing_twice,
+    late_and_replaced_events_reach_the_year_once,
+    a_partial_is_a_dataset_that_names_its_inputs,
+    a_dropped_period_is_missing_until_it_is_updated,
+    an_update_that_fails_anywhere_leaves_the_old_partial_or_the_new_one,
+    updates_at_the_same_time_end_as_one_of_them,
+    merging_reads_partials_and_never_the_events,
+);

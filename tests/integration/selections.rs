@@ -17,7 +17,7 @@ use sort_merge_bucket::{
 use crate::support::aggregates::{Recipe, recipes};
 use crate::support::data::{DatasetData, Names, Shape, SourceData, array_of, shapes, sources};
 use crate::support::oracle::{Row, Side, Value, all_rows, int, shuffle_join, sorted, text};
-use crate::support::{assert_error, block_on, config, field, memory, rows, rows_by_slot};
+use crate::support::{assert_error, block_on, config, everywhere, field, rows, rows_by_slot, store};
 
 const SEEDS: &str = "proptest-regressions/integration/selections.txt";
 
@@ -129,7 +129,7 @@ proptest! {
     #[test]
     fn oracle_a_restricted_scan_returns_the_rows_that_satisfy_all(case in cases(60)) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let source = case.left.write(&store, "left").await;
             let (source, expected) = case.restricted[0].apply(&case.left, &source, case.shape.keys, case.shape.keys);
             let options = PlanOptions::default().with_batch_size(case.batch_size).with_prefetch(case.workers % 3);
@@ -142,7 +142,7 @@ proptest! {
     #[test]
     fn oracle_joins_of_restricted_sources_equal_the_shuffle_join(case in cases(30)) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let (keys, merge) = (case.shape.keys, case.shape.keys);
             let left = case.left.write(&store, "left").await;
             let right = case.right.write(&store, "right").await;
@@ -163,7 +163,7 @@ proptest! {
     #[test]
     fn law_the_pieces_of_a_split_plan_are_its_rows_in_order(case in cases(60)) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let (keys, merge) = (case.shape.keys, case.shape.keys);
             let left = case.left.write(&store, "left").await;
             let right = case.right.write(&store, "right").await;
@@ -212,7 +212,7 @@ async fn run<O: PlanOperation<Item = RecordBatch>>(plan: &Plan<O>) -> (Vec<Row>,
 
 #[tokio::test]
 async fn a_look_up_reads_the_pages_of_its_keys_and_no_others() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(&store, "numbers", 4, 10_000).await;
     let (all, whole) = run(&Scan::new(&dataset).plan().unwrap()).await;
     assert_eq!((all.len(), whole.rows_read, whole.rows_made), (10_000, 10_000, 10_000));
@@ -230,7 +230,7 @@ async fn a_look_up_reads_the_pages_of_its_keys_and_no_others() {
 
 #[tokio::test]
 async fn predicates_leave_out_runs_row_groups_and_pages() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(&store, "numbers", 4, 10_000).await;
     let filtered = |predicate: Predicate| Scan::new(Source::from(&dataset).with_filter(predicate)).plan().unwrap();
     // A key is in one bucket.
@@ -255,7 +255,7 @@ async fn predicates_leave_out_runs_row_groups_and_pages() {
 
 #[tokio::test]
 async fn a_join_reads_of_the_other_side_what_the_restricted_side_has() {
-    let store = memory();
+    let store = store();
     let left = numbers(&store, "left", 4, 10_000).await;
     let right = numbers(&store, "right", 4, 10_000).await;
     let join = |filters| {
@@ -276,7 +276,7 @@ async fn a_join_reads_of_the_other_side_what_the_restricted_side_has() {
 
 #[tokio::test]
 async fn restrictions_that_do_not_fit_are_reported_with_the_plan() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(&store, "numbers", 2, 10).await;
     let refused = |source: Source, parts: &[&str]| {
         assert_error(&Scan::new(source).plan().unwrap_err(), ErrorKind::InvalidInput, parts);
@@ -298,7 +298,7 @@ async fn restrictions_that_do_not_fit_are_reported_with_the_plan() {
 
 #[tokio::test]
 async fn the_types_of_a_filters_column_must_fit_together_even_if_it_is_not_returned() {
-    let store = memory();
+    let store = store();
     let dataset = async |path: &str, data_type: DataType, value: Value| {
         let fields = vec![field("k", DataType::Int64, false), field("x", data_type, false)];
         DatasetData::new(fields, &["k"], 1, vec![vec![int(1), value]]).write(&store, path).await
@@ -313,7 +313,7 @@ async fn the_types_of_a_filters_column_must_fit_together_even_if_it_is_not_retur
 
 #[tokio::test]
 async fn nothing_is_opened_for_a_range_without_keys() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(&store, "numbers", 4, 1000).await;
     let between = Predicate::gt("k", 500).and(Predicate::lt("k", 300));
     for source in [
@@ -329,7 +329,7 @@ async fn nothing_is_opened_for_a_range_without_keys() {
 
 #[tokio::test]
 async fn any_number_of_tasks_may_be_asked_for() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(&store, "numbers", 4, 100).await;
     let plan = Scan::new(&dataset).plan().unwrap();
     let items: Vec<_> = plan.stream(Parallelism::Slots(NonZeroUsize::MAX)).try_collect().await.unwrap();
@@ -339,7 +339,7 @@ async fn any_number_of_tasks_may_be_asked_for() {
 
 #[tokio::test]
 async fn looked_up_rows_come_bucket_by_bucket_in_key_order() {
-    let store = memory();
+    let store = store();
     let dataset = numbers(&store, "numbers", 4, 10_000).await;
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..10_000).rev().step_by(7)));
     let found = all_rows([&dataset.get(keys).await.unwrap()]);
@@ -351,7 +351,7 @@ async fn looked_up_rows_come_bucket_by_bucket_in_key_order() {
 
 #[tokio::test]
 async fn a_large_slot_is_cut_and_a_hot_key_has_a_part_of_its_own() {
-    let store = memory();
+    let store = store();
     let fields = vec![field("k", DataType::Int64, false), field("v", DataType::Int64, false)];
     let hot = (0..4000).map(|v| vec![int(5), int(v)]);
     let others = (0..6000).map(|v| vec![int(v), int(v)]);
@@ -363,3 +363,12 @@ async fn a_large_slot_is_cut_and_a_hot_key_has_a_part_of_its_own() {
     assert!(pieces_of.iter().any(|piece| piece.key_range == alone), "{pieces_of:?}");
     assert_eq!(pieces(&plan, 8).await, rows_by_slot(&plan).await);
 }
+
+everywhere!(
+    oracle_a_restricted_scan_returns_the_rows_that_satisfy_all,
+    oracle_joins_of_restricted_sources_equal_the_shuffle_join,
+    law_the_pieces_of_a_split_plan_are_its_rows_in_order,
+    a_look_up_reads_the_pages_of_its_keys_and_no_others,
+    predicates_leave_out_runs_row_groups_and_pages,
+    a_join_reads_of_the_other_side_what_the_restricted_side_has,
+);

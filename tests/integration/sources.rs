@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use proptest::prelude::*;
 use sort_merge_bucket::{Dataset, ErrorKind, Join, Partitions, Scan, Source};
 
 use crate::support::data::{DatasetData, SourceData};
 use crate::support::oracle::{Row, Value, int, sorted, text};
-use crate::support::{assert_error, block_on, config, field, memory, rows};
+use crate::support::{assert_error, block_on, config, everywhere, field, rows, store};
 
 const SEEDS: &str = "proptest-regressions/integration/sources.txt";
 
@@ -32,40 +31,37 @@ fn names(datasets: &[Dataset]) -> Vec<&str> {
 
 #[tokio::test]
 async fn partitions_are_chosen_by_range_and_name_and_joined_as_one_source() {
-    let local = tempfile::tempdir().unwrap();
-    for store in [memory(), Arc::new(LocalFileSystem::new_with_prefix(local.path()).unwrap()) as _] {
-        write_weeks(&store).await;
-        // Neither is a partition.
-        week(99, 4, 1).write(&store, "plays/_staging").await;
-        week(99, 4, 1).write(&store, "plays/.hidden").await;
-        week(99, 4, 1).write(&store, "other/week=2025-W01").await;
+    let store = store();
+    write_weeks(&store).await;
+    // Neither is a partition.
+    week(99, 4, 1).write(&store, "plays/_staging").await;
+    week(99, 4, 1).write(&store, "plays/.hidden").await;
+    week(99, 4, 1).write(&store, "other/week=2025-W01").await;
 
-        let all = Partitions::list(Arc::clone(&store), "plays").await.unwrap();
-        assert_eq!(all.names(), ["week=2025-W01", "week=2025-W02", "week=2025-W03", "week=2025-W10"]);
-        let some = all.clone().range("week=2025-W02".."week=2025-W10").open().await.unwrap();
-        assert_eq!(names(&some), ["week=2025-W02", "week=2025-W03"]);
-        let named = all.clone().named(["week=2025-W10", "week=2025-W01"]).unwrap().open().await.unwrap();
-        assert_eq!(names(&named), ["week=2025-W01", "week=2025-W10"]);
-        let error = all.clone().named(["week=2025-W01", "week=2025-W04", "week=2025-W05"]).unwrap_err();
-        assert_error(&error, ErrorKind::NotFound, &["week=2025-W04, week=2025-W05"]);
+    let all = Partitions::list(Arc::clone(&store), "plays").await.unwrap();
+    assert_eq!(all.names(), ["week=2025-W01", "week=2025-W02", "week=2025-W03", "week=2025-W10"]);
+    let some = all.clone().range("week=2025-W02".."week=2025-W10").open().await.unwrap();
+    assert_eq!(names(&some), ["week=2025-W02", "week=2025-W03"]);
+    let named = all.clone().named(["week=2025-W10", "week=2025-W01"]).unwrap().open().await.unwrap();
+    assert_eq!(names(&named), ["week=2025-W01", "week=2025-W10"]);
+    let error = all.clone().named(["week=2025-W01", "week=2025-W04", "week=2025-W05"]).unwrap_err();
+    assert_error(&error, ErrorKind::NotFound, &["week=2025-W04, week=2025-W05"]);
 
-        // 4, 4, 8 and 6 buckets meet in 2 slots.
-        let plan = Scan::new(all.open().await.unwrap()).plan().unwrap();
-        assert_eq!(plan.slots().get(), 2);
-        let expected: Vec<Row> =
-            [1, 2, 3, 10].into_iter().flat_map(|n| week(n, 1, 20).writes[0].rows.clone()).collect();
-        let found = rows(&plan).await;
-        assert_eq!(sorted(found.clone()), sorted(expected));
-        // Rows of one key come in the order of the partitions.
-        for pair in found.windows(2) {
-            assert!(pair[0][0] != pair[1][0] || pair[0][1] <= pair[1][1], "{pair:?}");
-        }
+    // 4, 4, 8 and 6 buckets meet in 2 slots.
+    let plan = Scan::new(all.open().await.unwrap()).plan().unwrap();
+    assert_eq!(plan.slots().get(), 2);
+    let expected: Vec<Row> = [1, 2, 3, 10].into_iter().flat_map(|n| week(n, 1, 20).writes[0].rows.clone()).collect();
+    let found = rows(&plan).await;
+    assert_eq!(sorted(found.clone()), sorted(expected));
+    // Rows of one key come in the order of the partitions.
+    for pair in found.windows(2) {
+        assert!(pair[0][0] != pair[1][0] || pair[0][1] <= pair[1][1], "{pair:?}");
     }
 }
 
 #[tokio::test]
 async fn dropped_partitions_are_skipped_unless_asked_for_by_name() {
-    let store = memory();
+    let store = store();
     write_weeks(&store).await;
     Dataset::open(Arc::clone(&store), "plays/week=2025-W02").await.unwrap().drop_dataset().await.unwrap();
     let all = Partitions::list(Arc::clone(&store), "plays").await.unwrap();
@@ -109,7 +105,7 @@ fn evolved() -> SourceData {
 
 #[tokio::test]
 async fn missing_columns_are_null_and_integers_and_decimals_widen() {
-    let store = memory();
+    let store = store();
     let source = evolved().write(&store, "plays").await;
     let plan = Scan::new(source.clone()).plan().unwrap();
     let shown: Vec<String> =
@@ -137,7 +133,7 @@ async fn missing_columns_are_null_and_integers_and_decimals_widen() {
 
 #[tokio::test]
 async fn what_does_not_widen_is_one_error_that_lists_everything() {
-    let store = memory();
+    let store = store();
     let dataset = |types: [DataType; 3]| {
         let [key, a, b] = types;
         DatasetData::new(vec![field("k", key, true), field("a", a, true), field("b", b, true)], &["k"], 2, vec![])
@@ -165,7 +161,7 @@ async fn what_does_not_widen_is_one_error_that_lists_everything() {
 
 #[tokio::test]
 async fn a_source_without_datasets_is_refused() {
-    let store = memory();
+    let store = store();
     let plays = week(1, 4, 3).write(&store, "plays").await;
     let error = Join::inner(&plays, Source::new([])).plan().unwrap_err();
     assert_error(&error, ErrorKind::InvalidInput, &["source `right` has no datasets"]);
@@ -179,7 +175,7 @@ proptest! {
     #[test]
     fn oracle_datasets_of_different_schemas_read_as_one(picks in prop::collection::vec(0_usize..3, 1..5)) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let all = evolved();
             let source = SourceData { datasets: picks.iter().map(|&at| all.datasets[at].clone()).collect(), columns: None };
             let plan = Scan::new(source.write(&store, "plays").await).plan().unwrap();
@@ -188,3 +184,9 @@ proptest! {
         });
     }
 }
+
+everywhere!(
+    partitions_are_chosen_by_range_and_name_and_joined_as_one_source,
+    dropped_partitions_are_skipped_unless_asked_for_by_name,
+    oracle_datasets_of_different_schemas_read_as_one,
+);

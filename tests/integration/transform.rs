@@ -16,7 +16,7 @@ use sort_merge_bucket::{
 use crate::support::data::{DatasetData, Names, batch_of, shapes, sources};
 use crate::support::oracle::{Row, int, sorted, text};
 use crate::support::stores::TestStore;
-use crate::support::{assert_error, assert_valid, block_on, config, field, memory, rows};
+use crate::support::{assert_error, assert_valid, block_on, config, everywhere, field, rows, store};
 
 const SEEDS: &str = "proptest-regressions/integration/transform.txt";
 
@@ -40,7 +40,7 @@ proptest! {
         batch_size in prop::sample::select(vec![1_usize, 7, 50, 8192]),
     ) {
         block_on(async {
-            let store = memory();
+            let store = store();
             let (left, right) = (left.write(&store, "left").await, right.write(&store, "right").await);
             let options = PlanOptions::default().with_batch_size(batch_size);
             let plan = Join::new(kind, left.clone(), right.clone()).with_options(options).plan().unwrap();
@@ -103,7 +103,7 @@ fn summary_schema() -> Schema {
 
 #[tokio::test]
 async fn a_co_group_becomes_a_summary_that_joins_again() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let users = users(8).write(&store, "users").await;
     let plan = CoGroup::new().source("plays", &plays).source("users", &users).plan().unwrap();
@@ -135,7 +135,7 @@ async fn a_co_group_becomes_a_summary_that_joins_again() {
 
 #[tokio::test]
 async fn a_join_on_sort_columns_keeps_them_in_its_spec() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let plan = Join::left_anti(&plays, &plays).with_sort_columns(1).plan().unwrap();
     let none = plan.transform(Target::new(Arc::clone(&store), "none"), Ok).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_join_on_sort_columns_keeps_them_in_its_spec() {
 
 #[tokio::test]
 async fn many_runs_become_one_per_bucket_by_a_transformed_scan() {
-    let store = memory();
+    let store = store();
     let mut data = plays(4);
     for n in 0..5 {
         data = data.and_write(4, (0..50).map(|at| vec![int(at % 23), int(1000 * n + at), int(1)]).collect());
@@ -172,7 +172,7 @@ async fn many_runs_become_one_per_bucket_by_a_transformed_scan() {
 
 #[tokio::test]
 async fn a_target_that_was_read_must_not_have_changed_since() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let plan = Scan::new(&plays).plan().unwrap();
     append(&store, "plays", 1).await;
@@ -253,7 +253,7 @@ async fn bucket_counts_that_do_not_fit_the_slots_and_missing_keys_are_refused() 
         let error = refused(buckets, Ok).await;
         assert_error(&error, ErrorKind::InvalidInput, &[&format!("buckets=`{buckets}`"), "slots=`4`"]);
     }
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let schema = Arc::new(Schema::new(vec![field("listener", DataType::Int64, true)]));
     let target = Target::new(Arc::clone(&store), "result").with_schema(schema);
@@ -266,7 +266,7 @@ async fn bucket_counts_that_do_not_fit_the_slots_and_missing_keys_are_refused() 
 
 #[tokio::test]
 async fn a_function_may_drop_rows_and_return_nothing_at_all() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let plan = Scan::new(&plays).plan().unwrap();
     let keep_even = |batch: RecordBatch| {
@@ -328,7 +328,7 @@ async fn a_progress_function_that_panics_fails_the_transform() {
 
 #[tokio::test]
 async fn a_transform_that_runs_again_under_its_write_id_does_nothing() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let plan = Scan::new(&plays).plan().unwrap();
     let target = || {
@@ -351,3 +351,12 @@ async fn a_transform_that_runs_again_under_its_write_id_does_nothing() {
             .any(|v| *v == crate::support::oracle::Value::Null)
     );
 }
+
+everywhere!(
+    oracle_a_join_written_as_a_dataset_reads_back_as_the_join,
+    a_co_group_becomes_a_summary_that_joins_again,
+    many_runs_become_one_per_bucket_by_a_transformed_scan,
+    a_target_that_was_read_must_not_have_changed_since,
+    a_function_that_fails_or_panics_or_returns_other_columns_fails_the_transform,
+    a_transform_that_runs_again_under_its_write_id_does_nothing,
+);

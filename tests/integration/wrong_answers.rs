@@ -20,7 +20,7 @@ use crate::support::data::{DatasetData, SourceData, Write, batch_of};
 use crate::support::forge::{edit_manifest, edit_run, encode_run, manifest_path, read_run, replace_run, run_paths};
 use crate::support::oracle::{Row, Value, bucket_of, int, shuffle_join, sorted, text};
 use crate::support::stores::{put, read};
-use crate::support::{assert_error, assert_valid, failure, field, memory, rows, try_run};
+use crate::support::{assert_error, assert_valid, failure, field, rows, store, try_run};
 
 /// A key, and the row's number to tell rows apart.
 fn numbered(name: &str, keys: impl IntoIterator<Item = Value>, data_type: DataType, buckets: u32) -> DatasetData {
@@ -63,7 +63,7 @@ mod placement {
     #[tokio::test]
     async fn a_misplaced_row_at_the_edge_of_a_row_group_is_an_error_when_read() {
         for last in [false, true] {
-            let store = memory();
+            let store = store();
             let dataset = hundred("v", 4).write(&store, "d").await;
             let bucket = dataset.runs()[1].bucket;
             let foreign = (0..)
@@ -84,7 +84,7 @@ mod placement {
 
     #[tokio::test]
     async fn validation_finds_a_misplaced_row_wherever_it_is_and_names_it() {
-        let store = memory();
+        let store = store();
         let dataset = hundred("v", 4).write(&store, "d").await;
         assert_valid(&dataset).await;
         let bucket = dataset.runs()[2].bucket;
@@ -116,7 +116,7 @@ mod placement {
             |spec| spec["sort"] = json!([{"name": "v", "direction": "ascending", "nulls": "first"}]),
         ];
         for change in changes {
-            let store = memory();
+            let store = store();
             hundred("v", 4).write(&store, "d").await;
             edit_manifest(&store, "d", 1, |manifest| change(&mut manifest["spec"])).await;
             let error = Dataset::open(store, "d").await.unwrap_err();
@@ -126,7 +126,7 @@ mod placement {
 
     #[tokio::test]
     async fn int32_and_int64_keys_join_negatives_included() {
-        let store = memory();
+        let store = store();
         let keys = [i128::from(i32::MIN), -1000, -2, -1, 0, 1, 2, 1000, i128::from(i32::MAX)];
         let wide = [i128::from(i64::MIN), i128::from(i64::MAX), 1 << 31, -(1 << 31) - 1];
         let narrow = SourceData::from(numbered("l", ints(keys), DataType::Int32, 8));
@@ -168,7 +168,7 @@ mod placement {
 
     #[tokio::test]
     async fn rows_written_in_another_string_layout_by_a_later_append_meet_the_first_ones() {
-        let store = memory();
+        let store = store();
         let mut layouts = vec![];
         for (at, data_type) in [DataType::Utf8, DataType::LargeUtf8, DataType::Utf8View].into_iter().enumerate() {
             let data = numbered("v", (0..30).map(|n| text(&format!("key {}", n % 7))), data_type, 4 + at as u32);
@@ -185,7 +185,7 @@ mod placement {
 
     #[tokio::test]
     async fn times_that_share_a_bucket_by_truncation_stay_different_keys() {
-        let store = memory();
+        let store = store();
         let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
         let keys = [-1, -999, -1000, -1001, 0, 1, 999, 1000, 1_510_871_468_000_001_001, 1_510_871_468_000_001_999];
         let bucket = |k: i128| bucket_of(std::slice::from_ref(&nanos), &[int(k)], 1 << 20);
@@ -202,7 +202,7 @@ mod placement {
 
     #[tokio::test]
     async fn null_keys_lie_where_one_rule_puts_them_never_match_and_never_vanish() {
-        let store = memory();
+        let store = store();
         let keys = |nulls: usize| ints(0..10).chain(vec![Value::Null; nulls]);
         let (left, right) = (numbered("l", keys(3), DataType::Int64, 8), numbered("r", keys(2), DataType::Int64, 4));
         check_joins(&store, &left.clone().into(), &right.clone().into(), "nulls").await;
@@ -241,7 +241,7 @@ mod order {
     #[tokio::test]
     async fn an_unsorted_run_is_an_error_with_file_row_and_both_keys() {
         for source_of_two_runs in [false, true] {
-            let store = memory();
+            let store = store();
             let mut data = hundred("v", 2);
             if source_of_two_runs {
                 data = data.and_write(2, ints(0..40).map(|k| vec![k, int(0)]).collect());
@@ -273,7 +273,7 @@ mod order {
 
     #[tokio::test]
     async fn a_value_after_a_null_key_is_unsorted_too() {
-        let store = memory();
+        let store = store();
         let data = numbered("v", ints(0..20).chain([Value::Null, Value::Null]), DataType::Int64, 1);
         let forged = edit_run(&store, &data.write(&store, "d").await, 0, |rows| rows.swap(5, 21)).await;
         let error = scan_fails(&forged).await;
@@ -283,7 +283,7 @@ mod order {
 
     #[tokio::test]
     async fn overlapping_runs_of_a_bucket_are_merged_never_concatenated() {
-        let store = memory();
+        let store = store();
         let mut data = hundred("v", 1);
         for n in 1..6 {
             data = data.and_write(1, (0..20).map(|at| vec![int(at * n), int(1000 * n + at)]).collect());
@@ -299,7 +299,7 @@ mod order {
 
     #[tokio::test]
     async fn strings_of_many_bytes_and_negative_numbers_sort_by_value() {
-        let store = memory();
+        let store = store();
         let words = ["Z", "a", "ab", "abc", "b", "zz", "é", "ÿ", "Ā", "日", "日本", "\u{ffff}", "\u{10000}", ""];
         let written = numbered("v", words.map(text), DataType::Utf8, 1).write(&store, "words").await;
         let mut expected = words.to_vec();
@@ -325,7 +325,7 @@ mod alignment {
 
     #[tokio::test]
     async fn joins_of_8_buckets_with_4_6_5_and_mixtures_equal_the_naive_join() {
-        let store = memory();
+        let store = store();
         for buckets in [4, 6, 5, 8, 1, 16, 7] {
             check_joins(&store, &hundred("l", 8).into(), &hundred("r", buckets).into(), &format!("8-{buckets}")).await;
         }
@@ -358,7 +358,7 @@ mod alignment {
 
     #[tokio::test]
     async fn empty_and_absent_buckets_on_any_side_shift_nothing() {
-        let store = memory();
+        let store = store();
         // Three keys in 64 buckets, three others, and nothing at all.
         let few = |name, keys: [i128; 3]| SourceData::from(numbered(name, ints(keys), DataType::Int64, 64));
         let none = |name| SourceData::from(numbered(name, vec![], DataType::Int64, 32));
@@ -372,7 +372,7 @@ mod alignment {
 
     #[tokio::test]
     async fn the_same_dataset_on_both_sides_is_two_sides() {
-        let store = memory();
+        let store = store();
         let data = SourceData::from(hundred("v", 6));
         let source = data.write(&store, "d").await;
         for kind in JoinKind::ALL {
@@ -388,7 +388,7 @@ mod files {
 
     #[tokio::test]
     async fn stray_stale_and_leftover_files_are_never_read() {
-        let store = memory();
+        let store = store();
         let dataset = hundred("v", 4).write(&store, "d").await;
         let before = scan(&dataset).await;
         let run = read(&store, &run_paths(&dataset)[0]).await;
@@ -420,7 +420,7 @@ mod files {
 
     #[tokio::test]
     async fn a_listed_run_that_is_missing_shortened_grown_or_replaced_is_an_error_that_names_it() {
-        let store = memory();
+        let store = store();
         let dataset = hundred("v", 4).write(&store, "d").await;
         let twin = hundred("v", 4).write(&store, "twin").await;
         let (paths, twins) = (run_paths(&dataset), run_paths(&twin));
@@ -447,7 +447,7 @@ mod files {
 
     #[tokio::test]
     async fn a_file_of_the_right_size_and_the_wrong_identity_is_told_by_its_footer() {
-        let store = memory();
+        let store = store();
         let dataset = hundred("v", 4).write(&store, "d").await;
         let paths = run_paths(&dataset);
         let (run_rows, identity) = read_run(&store, &paths[1]).await;
@@ -469,7 +469,7 @@ mod files {
 
     #[tokio::test]
     async fn two_buckets_files_swapped_are_detected_even_if_the_manifest_agrees_with_their_sizes() {
-        let store = memory();
+        let store = store();
         let dataset = hundred("v", 4).write(&store, "d").await;
         let paths = run_paths(&dataset);
         let (a, b) = (read(&store, &paths[0]).await, read(&store, &paths[1]).await);
@@ -490,7 +490,7 @@ mod files {
 
     #[tokio::test]
     async fn rows_that_are_missing_from_a_run_and_columns_that_are_others_are_detected() {
-        let store = memory();
+        let store = store();
         let dataset = hundred("v", 4).write(&store, "d").await;
         let paths = run_paths(&dataset);
         let (mut run_rows, identity) = read_run(&store, &paths[0]).await;
@@ -511,7 +511,7 @@ mod files {
     #[tokio::test]
     async fn wrong_key_statistics_in_a_manifest_are_found_by_validation() {
         for name in ["first_key", "last_key"] {
-            let store = memory();
+            let store = store();
             hundred("v", 4).write(&store, "d").await;
             edit_manifest(&store, "d", 1, |manifest| {
                 let key = if name == "first_key" { "25" } else { "30" };
@@ -535,7 +535,7 @@ mod files {
             "../d2/data/w/run.parquet",
             "data/w/./r.parquet",
         ] {
-            let store = memory();
+            let store = store();
             hundred("v", 4).write(&store, "d").await;
             edit_manifest(&store, "d", 1, |manifest| manifest["runs"][0]["path"] = json!(path)).await;
             assert_error(&Dataset::open(store, "d").await.unwrap_err(), ErrorKind::Corrupt, &["INV-09"]);
@@ -556,7 +556,7 @@ mod versions {
 
     #[tokio::test]
     async fn a_reader_keeps_its_version_while_others_commit() {
-        let store = memory();
+        let store = store();
         let first = hundred("v", 4).write(&store, "d").await;
         let before = scan(&first).await;
         let plan = Join::inner(&first, &first).with_right_prefix("r.").plan().unwrap();
@@ -582,7 +582,7 @@ mod versions {
 
     #[tokio::test]
     async fn unknown_fields_are_ignored_and_kept_by_those_who_write() {
-        let store = memory();
+        let store = store();
         let before = scan(&hundred("v", 4).write(&store, "d").await).await;
         let edit = |manifest: &mut Json| {
             manifest["sketches"] = json!({"distinct": 50});
@@ -600,7 +600,7 @@ mod versions {
 
     #[tokio::test]
     async fn an_unknown_format_version_or_feature_is_refused_with_the_remedy() {
-        let store = memory();
+        let store = store();
         hundred("v", 4).write(&store, "d").await;
         let good = read(&store, &manifest_path("d", 1)).await;
         edit_manifest(&store, "d", 1, |manifest| *manifest = json!({"format_version": 2, "everything": "else"})).await;
@@ -632,7 +632,7 @@ mod size {
 
     #[tokio::test]
     async fn a_hot_key_on_both_sides_pairs_every_row_with_every_row() {
-        let store = memory();
+        let store = store();
         let hot = |name, rows: i128, buckets| {
             SourceData::from(numbered(
                 name,
@@ -646,14 +646,14 @@ mod size {
 
     #[tokio::test]
     async fn one_row_in_one_bucket_of_many_is_found() {
-        let store = memory();
+        let store = store();
         let one = SourceData::from(numbered("l", ints([33]), DataType::Int64, 1000));
         check_joins(&store, &one, &hundred("r", 10).into(), "one").await;
     }
 
     #[tokio::test]
     async fn thousands_of_runs_in_one_bucket_merge_in_order() {
-        let store = memory();
+        let store = store();
         let data = numbered("v", vec![], DataType::Int64, 1);
         let ticket =
             DatasetWriter::builder(Arc::clone(&store), "d", data.schema(), data.spec(1)).begin().await.unwrap();
@@ -674,7 +674,7 @@ mod size {
 
     #[tokio::test]
     async fn a_dataset_without_rows_is_a_dataset() {
-        let store = memory();
+        let store = store();
         let empty = numbered("v", vec![], DataType::Int64, 4).write(&store, "empty").await;
         assert_eq!((empty.statistics().rows, empty.version()), (0, 1));
         assert!(scan(&empty).await.is_empty());
@@ -686,7 +686,7 @@ mod size {
 
     #[tokio::test]
     async fn a_dataset_of_key_columns_alone_joins() {
-        let store = memory();
+        let store = store();
         let fields = vec![field("k", DataType::Utf8, false)];
         let data = DatasetData::new(fields, &["k"], 4, (0..20).map(|n| vec![text(&format!("{}", n % 6))]).collect());
         let keys = data.write(&store, "keys").await;

@@ -7,26 +7,22 @@ pub(crate) mod forge;
 pub(crate) mod gated;
 pub(crate) mod history;
 pub(crate) mod oracle;
+pub(crate) mod places;
+pub(crate) mod s3;
 pub(crate) mod stores;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Field;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
 use proptest::test_runner::{Config, FileFailurePersistence};
 use sort_merge_bucket::{Dataset, Error, ErrorKind, Parallelism, Plan, PlanOperation, Result};
 
 use oracle::{Row, all_rows};
-
-/// A store in memory.
-pub(crate) fn memory() -> Arc<dyn ObjectStore> {
-    Arc::new(InMemory::new())
-}
+pub(crate) use places::{everywhere, store, store as memory};
 
 /// Runs a future of a property test, which is not async itself.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -34,9 +30,10 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap()).block_on(future)
 }
 
-/// So many cases, or `PROPTEST_CASES`; failures are kept in `proptest-regressions/integration/`.
+/// So many cases, or `PROPTEST_CASES`, and fewer where a test runs [`everywhere!`]; failures are kept in `proptest-regressions/integration/`.
 pub(crate) fn config(cases: u32, seeds: &'static str) -> Config {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
+    let cases = if places::is_repeated() { cases.div_ceil(40) } else { cases };
     let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(seeds)) as _);
     Config { cases, failure_persistence, max_shrink_iters: 2000, ..Config::default() }
 }

@@ -1,4 +1,4 @@
-//! Stores in memory that log what is asked of them, are slow and fail where they are told to.
+//! Stores that log what is asked of them, are slow and fail where they are told to.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
 };
+
+use super::store;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +42,10 @@ pub(crate) enum When {
     After,
 }
 
-/// A store in memory that logs its requests and fails some of them.
-#[derive(Debug, Default)]
+/// A store that logs its requests and fails some of them.
+#[derive(Debug)]
 pub(crate) struct TestStore {
-    inner: InMemory,
+    inner: Arc<dyn ObjectStore>,
     log: Mutex<Vec<Request>>,
     count: AtomicUsize,
     /// The requests that fail, counted from 0 since the last [`fail_from`](Self::fail_from).
@@ -58,7 +59,15 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self::default())
+        Arc::new(Self {
+            inner: store(),
+            log: Mutex::default(),
+            count: AtomicUsize::new(0),
+            fault: Mutex::default(),
+            latency: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            most_in_flight: AtomicUsize::new(0),
+        })
     }
 
     /// The requests since the last call.
