@@ -36,8 +36,7 @@ use crate::write::{
 /// Where and how [`Plan::transform`] writes.
 #[derive(Debug, Clone)]
 pub struct Target {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
+    place: Place,
     schema: Option<SchemaRef>,
     buckets: Option<BucketCount>,
     mode: WriteMode,
@@ -54,8 +53,7 @@ impl Target {
     /// A new dataset at `path`.
     pub fn new(store: Arc<dyn ObjectStore>, path: impl Into<Path>) -> Self {
         Self {
-            store,
-            path: path.into(),
+            place: Place::new(store, path),
             schema: None,
             buckets: None,
             mode: WriteMode::default(),
@@ -172,20 +170,8 @@ impl<O: PlanOperation> Plan<O> {
     where
         F: Fn(O::Item) -> Result<RecordBatch> + Send + Sync + 'static,
     {
-        let Target {
-            store,
-            path,
-            schema,
-            buckets,
-            mode,
-            options,
-            write_id,
-            properties,
-            clock,
-            parallelism,
-            base,
-            progress,
-        } = target;
+        let Target { place, schema, buckets, mode, options, write_id, properties, clock, parallelism, base, progress } =
+            target;
         let schema = schema.unwrap_or_else(|| Arc::clone(self.schema()));
         let slots = self.slots();
         let buckets = buckets.unwrap_or(slots);
@@ -198,7 +184,8 @@ impl<O: PlanOperation> Plan<O> {
         let spec = BucketSpec::new(key, buckets.get())?
             .with_function(self.resolved.function)
             .with_sort_columns(sort.iter().cloned())?;
-        let mut builder = DatasetWriter::builder(Arc::clone(&store), path.clone(), schema, spec)
+        let (store, path) = (Arc::clone(&place.store), place.layout.root().clone());
+        let mut builder = DatasetWriter::builder(Arc::clone(&store), path, schema, spec)
             .with_mode(mode)
             .with_options(options)
             .with_clock(clock)
@@ -209,7 +196,6 @@ impl<O: PlanOperation> Plan<O> {
         if let Some(write_id) = write_id {
             builder = builder.with_write_id(write_id);
         }
-        let place = Place::new(Arc::clone(&store), path);
         let current = place.newest().await?;
         let inputs = self.resolved.sources.iter().flat_map(|source| &source.datasets);
         if let Some(input) =

@@ -22,8 +22,7 @@ use crate::write::writer::DatasetWriter;
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct DatasetWriterBuilder {
-    store: Arc<dyn ObjectStore>,
-    path: Path,
+    place: Place,
     schema: SchemaRef,
     spec: BucketSpec,
     mode: WriteMode,
@@ -39,8 +38,7 @@ pub struct DatasetWriterBuilder {
 impl DatasetWriterBuilder {
     pub(super) fn new(store: Arc<dyn ObjectStore>, path: Path, schema: SchemaRef, spec: BucketSpec) -> Self {
         Self {
-            store,
-            path,
+            place: Place::new(store, path),
             schema,
             spec,
             mode: WriteMode::default(),
@@ -148,7 +146,7 @@ impl DatasetWriterBuilder {
     /// * `Incompatible`: [`WriteMode::Append`] with another schema or spec than the dataset's; the message lists every difference.
     /// * `UnsupportedVersion`, `Corrupt`, `Store`: the dataset cannot be opened, or not be written to.
     pub async fn build(mut self) -> Result<DatasetWriter> {
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.place.store);
         let progress = self.progress.take();
         let (ticket, base) = self.start().await?;
         let writer = DatasetWriter::new(store, ticket, base)?;
@@ -167,9 +165,8 @@ impl DatasetWriterBuilder {
     }
 
     async fn start(self) -> Result<(WriteTicket, Option<Arc<Manifest>>)> {
-        let Self { store, path, schema, spec, mode, write_id, options, properties, lineage, clock, base, progress: _ } =
-            self;
-        let place = Place::new(Arc::clone(&store), path.clone());
+        let Self { place, schema, spec, mode, write_id, options, properties, lineage, clock, base, progress: _ } = self;
+        let (store, path) = (Arc::clone(&place.store), place.layout.root().clone());
         let write_id = write_id.unwrap_or_else(WriteId::generate);
         let schema = field_defs(&canonical_schema(&schema)?.as_ref().clone())?;
 

@@ -285,7 +285,7 @@ async fn a_function_may_drop_rows_and_return_nothing_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_of_a_transform_never_goes_back_and_ends_with_its_summary() {
-    let store = memory();
+    let store = store();
     let plays = plays(4).write(&store, "plays").await;
     let plan = Scan::new(&plays).with_options(PlanOptions::default().with_batch_size(10)).plan().unwrap();
     for buckets in [1, 2, 4, 12] {
