@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::DataType;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use sort_merge_bucket::{
@@ -11,26 +11,13 @@ use sort_merge_bucket::{
 };
 
 use crate::support::data::{DatasetData, batch_of};
-use crate::support::oracle::{Row, int, sorted, text};
+use crate::support::named::{data, schema, some};
+use crate::support::oracle::{Row, sorted, text};
 use crate::support::stores::{TestStore, When};
 use crate::support::{assert_error, assert_valid, field, memory, rows};
 
-fn data() -> DatasetData {
-    let fields = vec![field("k", DataType::Int64, true), field("v", DataType::Utf8, false)];
-    DatasetData::new(fields, &["k"], 4, vec![])
-}
-
-fn schema() -> SchemaRef {
-    data().schema()
-}
-
 fn spec(buckets: u32) -> BucketSpec {
     data().spec(buckets)
-}
-
-/// Rows that tell where they came from.
-fn some(name: &str, count: i128) -> Vec<Row> {
-    (0..count).map(|k| vec![int(k), text(name)]).collect()
 }
 
 fn builder(store: &Arc<dyn ObjectStore>, mode: WriteMode) -> DatasetWriterBuilder {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use arrow::datatypes::{DataType, SchemaRef};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use parquet::basic::Compression;
@@ -17,10 +16,11 @@ use sort_merge_bucket::{
     Target, VacuumOptions, VacuumReport, WriteId, WriteMode, WriteOptions, WriteTicket, WrittenRuns,
 };
 
-use crate::support::data::{DatasetData, batch_of};
+use crate::support::data::batch_of;
 use crate::support::faulty::{Fault, FaultyStore};
+use crate::support::named::{data, schema, some};
 use crate::support::oracle::{Row, Value, int, sorted, text};
-use crate::support::{assert_valid, field, history, rows};
+use crate::support::{assert_valid, history, rows};
 
 type Store = Arc<dyn ObjectStore>;
 
@@ -30,27 +30,13 @@ type Written = Option<(WriteTicket, WrittenRuns)>;
 /// The dataset that the plain writes, the transforms and the vacuum work on.
 const PATH: &str = "d";
 
-fn data() -> DatasetData {
-    let fields = vec![field("k", DataType::Int64, true), field("v", DataType::Utf8, false)];
-    DatasetData::new(fields, &["k"], 2, vec![])
-}
-
-fn schema() -> SchemaRef {
-    data().schema()
-}
-
-/// Rows that tell where they came from.
-fn some(name: &str) -> Vec<Row> {
-    (0..4).map(|k| vec![int(k), text(name)]).collect()
-}
-
 fn builder(store: &Store, path: &str, mode: WriteMode) -> DatasetWriterBuilder {
     DatasetWriter::builder(Arc::clone(store), path, schema(), data().spec(2)).with_mode(mode)
 }
 
 async fn write(store: &Store, path: &str, mode: WriteMode, name: &str) -> Result<Dataset> {
     let mut writer = builder(store, path, mode).with_write_id(WriteId::new(name)?).build().await?;
-    writer.write(&batch_of(&schema(), &some(name))).await?;
+    writer.write(&batch_of(&schema(), &some(name, 4))).await?;
     writer.commit().await
 }
 
@@ -160,7 +146,7 @@ impl Job {
             }
             _ => {
                 let mut source = data();
-                source.writes[0].rows = some("job");
+                source.writes[0].rows = some("job", 4);
                 source.write(&store, "source").await;
             }
         }
@@ -184,7 +170,7 @@ impl Job {
             let ticket = builder(&store, PATH, WriteMode::Append).with_write_id(WriteId::new("lost").unwrap());
             let ticket = ticket.begin().await.unwrap();
             let mut writer = ticket.writer(Arc::clone(&store), 0).unwrap();
-            writer.write(&batch_of(&schema(), &some("lost"))).await.unwrap();
+            writer.write(&batch_of(&schema(), &some("lost", 4))).await.unwrap();
             lost = Some((ticket, writer.finish().await.unwrap()));
             write(&store, PATH, WriteMode::Append, "old").await.unwrap();
         }
@@ -429,7 +415,7 @@ async fn a_write_that_goes_on_after_a_vacuum_under_any_fault_commits_whole_or_no
     let (ticket, written) = lost.unwrap();
     let fork = || -> Store { Arc::new(origin.fork()) };
     let old = visible(&fork(), PATH, None).await.unwrap();
-    let with_lost = sorted(old.iter().cloned().chain(some("lost")).collect());
+    let with_lost = sorted(old.iter().cloned().chain(some("lost", 4)).collect());
     let (done, mut figures) = (fork(), Figures::default());
     let counted = FaultyStore::new(Arc::clone(&done), None);
     job.run(Arc::new(counted.clone()), None).await.unwrap();

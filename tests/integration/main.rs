@@ -2,7 +2,7 @@
 //!
 //! * `support`: random data (`data`), an independent engine over plain values (`oracle`, `aggregates`), the kinds of stores that tests run on (`places`),
 //!   an S3 server (`s3`), stores that record and fail (`stores`), clients that fail (`faulty`) or take turns (`gated`), versions as their manifests say
-//!   (`history`), bytes of runs and manifests made by hand (`forge`).
+//!   (`history`), rows that tell their write (`named`), bytes of runs and manifests made by hand (`forge`).
 //! * `stores`: what holds on every kind of store; `requests`: what goes over the wire; `secrets`: what must not be told.
 //! * `joins`, `cogroups`, `sources`, `plans`, `aggregates`, `transform`: what plans return, against the oracle.
 //! * `selections`: sources restricted to some rows, and slots cut into key ranges.

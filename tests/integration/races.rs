@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arrow::datatypes::{DataType, SchemaRef};
 use futures::FutureExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -20,28 +19,16 @@ use sort_merge_bucket::{
 };
 use tempfile::TempDir;
 
-use crate::support::data::{DatasetData, batch_of};
+use crate::support::data::batch_of;
 use crate::support::gated::{Client, every_schedule, interleave};
 use crate::support::history::{self, Version};
-use crate::support::oracle::{Row, int, sorted, text};
-use crate::support::{assert_error, assert_valid, block_on, field, rows};
+use crate::support::named::{data, schema, some};
+use crate::support::oracle::{Row, sorted};
+use crate::support::{assert_error, assert_valid, block_on, rows};
 
 type Store = Arc<dyn ObjectStore>;
 
 const PATH: &str = "d";
-
-fn data() -> DatasetData {
-    let fields = vec![field("k", DataType::Int64, true), field("v", DataType::Utf8, false)];
-    DatasetData::new(fields, &["k"], 2, vec![])
-}
-
-fn schema() -> SchemaRef {
-    data().schema()
-}
-
-fn some(name: &str) -> Vec<Row> {
-    (0..3).map(|k| vec![int(k), text(name)]).collect()
-}
 
 fn builder(store: &Store, mode: WriteMode, name: &str, buckets: u32) -> DatasetWriterBuilder {
     DatasetWriter::builder(Arc::clone(store), PATH, schema(), data().spec(buckets))
@@ -51,7 +38,7 @@ fn builder(store: &Store, mode: WriteMode, name: &str, buckets: u32) -> DatasetW
 
 async fn write(store: &Store, mode: WriteMode, name: &str) -> Result<Dataset> {
     let mut writer = builder(store, mode, name, 2).build().await?;
-    writer.write(&batch_of(&schema(), &some(name))).await?;
+    writer.write(&batch_of(&schema(), &some(name, 3))).await?;
     writer.commit().await
 }
 
@@ -59,7 +46,7 @@ async fn write(store: &Store, mode: WriteMode, name: &str) -> Result<Dataset> {
 async fn written(store: &Store, mode: WriteMode, name: &str) -> (WriteTicket, WrittenRuns) {
     let ticket = builder(store, mode, name, 2).begin().await.unwrap();
     let mut writer = ticket.writer(Arc::clone(store), 0).unwrap();
-    writer.write(&batch_of(&schema(), &some(name))).await.unwrap();
+    writer.write(&batch_of(&schema(), &some(name, 3))).await.unwrap();
     (ticket, writer.finish().await.unwrap())
 }
 
@@ -321,7 +308,7 @@ fn on_threads(store: &Store, writers: usize, each: usize, others: bool) {
         assert_eq!((landed.len(), appended), (writers * each, writers * each), "each append made one version");
         let dataset = Dataset::open(Arc::clone(store), PATH).await.unwrap();
         let found = sorted(rows(&Scan::new(&dataset).plan().unwrap()).await);
-        let expected = landed.iter().map(String::as_str).chain(["first"]).flat_map(some).collect();
+        let expected = landed.iter().map(String::as_str).chain(["first"]).flat_map(|name| some(name, 3)).collect();
         assert_eq!(found, sorted(expected));
         assert_valid(&dataset).await;
     });
@@ -376,14 +363,14 @@ async fn a_writer_stalled_over_a_replace_with_another_bucket_count_fails() {
         let store = origin.store();
         write(&store, WriteMode::Create, "first").await.unwrap();
         let mut stalled = builder(&store, WriteMode::Append, "stalled", 2).build().await.unwrap();
-        stalled.write(&batch_of(&schema(), &some("stalled"))).await.unwrap();
+        stalled.write(&batch_of(&schema(), &some("stalled", 3))).await.unwrap();
         let mut other = builder(&store, WriteMode::Replace, "other", 3).build().await.unwrap();
-        other.write(&batch_of(&schema(), &some("other"))).await.unwrap();
+        other.write(&batch_of(&schema(), &some("other", 3))).await.unwrap();
         other.commit().await.unwrap();
         assert_error(&stalled.commit().await.unwrap_err(), ErrorKind::Conflict, &["replaced"]);
         let dataset = Dataset::open(Arc::clone(&store), PATH).await.unwrap();
         assert_eq!((dataset.version(), dataset.spec().buckets()), (2, BucketCount::new(3).unwrap()));
-        assert_eq!(sorted(rows(&Scan::new(&dataset).plan().unwrap()).await), sorted(some("other")));
+        assert_eq!(sorted(rows(&Scan::new(&dataset).plan().unwrap()).await), sorted(some("other", 3)));
     }
 }
 
@@ -416,9 +403,9 @@ async fn a_stalled_writer_cannot_bring_an_old_version_back() {
         write(&store, WriteMode::Create, "first").await.unwrap();
         // Built on version 1: an append that wants to be version 2, and one whose version 2 was made, but nobody told it.
         let mut stalled = builder(&store, WriteMode::Append, "stalled", 2).build().await.unwrap();
-        stalled.write(&batch_of(&schema(), &some("stalled"))).await.unwrap();
+        stalled.write(&batch_of(&schema(), &some("stalled", 3))).await.unwrap();
         let mut unaware = builder(&store, WriteMode::Append, "second", 2).build().await.unwrap();
-        unaware.write(&batch_of(&schema(), &some("second"))).await.unwrap();
+        unaware.write(&batch_of(&schema(), &some("second", 3))).await.unwrap();
         let second = write(&store, WriteMode::Append, "second").await.unwrap();
         let old = object_store::path::Path::from(format!("{PATH}/_smb/{:020}.json", second.version()));
         let manifest = store.get_opts(&old, Default::default()).await.unwrap().bytes().await.unwrap();
@@ -435,7 +422,7 @@ async fn a_stalled_writer_cannot_bring_an_old_version_back() {
         assert_eq!((done.version(), done.operation()), (3, Operation::Replace));
         let dataset = Dataset::open(Arc::clone(&store), PATH).await.unwrap();
         assert_eq!(dataset.version(), 3);
-        assert_eq!(sorted(rows(&Scan::new(&dataset).plan().unwrap()).await), sorted(some("third")));
+        assert_eq!(sorted(rows(&Scan::new(&dataset).plan().unwrap()).await), sorted(some("third", 3)));
         assert_valid(&dataset).await;
     }
 }
@@ -458,7 +445,8 @@ fn rows_of_racing_writers_are_read_by_name() {
         for row in rows(&Scan::new(&newest).plan().unwrap()).await {
             *counts.entry(row).or_default() += 1;
         }
-        let expected = ["second", "client-0", "client-1"].into_iter().flat_map(some).map(|row| (row, 1)).collect();
+        let expected =
+            ["second", "client-0", "client-1"].into_iter().flat_map(|name| some(name, 3)).map(|row| (row, 1)).collect();
         assert_eq!(counts, expected);
     });
 }

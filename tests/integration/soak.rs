@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -32,10 +31,11 @@ use sort_merge_bucket::{
 
 use tokio::sync::RwLock;
 
-use crate::support::data::{DatasetData, batch_of};
+use crate::support::data::batch_of;
 use crate::support::faulty::{Fault, FaultyStore};
+use crate::support::named::{data, schema};
 use crate::support::oracle::{Row, Value, all_rows, int, text};
-use crate::support::{assert_valid, block_on, field, history, try_run};
+use crate::support::{assert_valid, block_on, history, try_run};
 
 type Store = Arc<dyn ObjectStore>;
 
@@ -150,15 +150,6 @@ impl ObjectStore for TimedStore {
 
 /// How many rows of each name.
 type Counts = BTreeMap<String, u64>;
-
-fn data() -> DatasetData {
-    let fields = vec![field("k", DataType::Int64, true), field("v", DataType::Utf8, false)];
-    DatasetData::new(fields, &["k"], 2, vec![])
-}
-
-fn schema() -> SchemaRef {
-    data().schema()
-}
 
 /// What all clients share.
 struct Soak {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arrow::datatypes::{DataType, SchemaRef};
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -15,27 +14,15 @@ use sort_merge_bucket::{
     WriteMode,
 };
 
-use crate::support::data::{DatasetData, batch_of};
-use crate::support::oracle::{Row, int, sorted, text};
+use crate::support::data::batch_of;
+use crate::support::named::{data, schema, some};
+use crate::support::oracle::{Row, sorted};
 use crate::support::stores::{TestStore, put, read};
-use crate::support::{assert_error, assert_valid, field, history, memory, rows};
+use crate::support::{assert_error, assert_valid, history, memory, rows};
 
 type Store = Arc<dyn ObjectStore>;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-fn data() -> DatasetData {
-    let fields = vec![field("k", DataType::Int64, true), field("v", DataType::Utf8, false)];
-    DatasetData::new(fields, &["k"], 2, vec![])
-}
-
-fn schema() -> SchemaRef {
-    data().schema()
-}
-
-fn some(name: &str) -> Vec<Row> {
-    (0..10).map(|k| vec![int(k), text(name)]).collect()
-}
 
 fn builder(store: &Store, mode: WriteMode) -> DatasetWriterBuilder {
     DatasetWriter::builder(Arc::clone(store), "d", schema(), data().spec(2)).with_mode(mode)
@@ -44,7 +31,7 @@ fn builder(store: &Store, mode: WriteMode) -> DatasetWriterBuilder {
 /// Writes `name`'s rows at a time.
 async fn write_at(store: &Store, mode: WriteMode, name: &str, time: DateTime<Utc>) -> Dataset {
     let mut writer = builder(store, mode).with_clock(Clock::Fixed(time)).build().await.unwrap();
-    writer.write(&batch_of(&schema(), &some(name))).await.unwrap();
+    writer.write(&batch_of(&schema(), &some(name, 10))).await.unwrap();
     writer.commit().await.unwrap()
 }
 
@@ -56,7 +43,7 @@ async fn write(store: &Store, mode: WriteMode, name: &str) -> Dataset {
 async fn lose(store: &Store) {
     let ticket = builder(store, WriteMode::Append).begin().await.unwrap();
     let mut writer = ticket.writer(Arc::clone(store), 0).unwrap();
-    writer.write(&batch_of(&schema(), &some("lost"))).await.unwrap();
+    writer.write(&batch_of(&schema(), &some("lost", 10))).await.unwrap();
     writer.finish().await.unwrap();
 }
 
@@ -114,7 +101,7 @@ async fn a_dry_run_reports_what_would_be_done_and_touches_nothing() {
     let left: Vec<Path> = metadata(&store).await.into_iter().map(|meta| meta.location).collect();
     assert!(dry.deleted.iter().all(|gone| !left.contains(gone)));
     assert_eq!(read(&store, "d/data/note.txt").await, "hands off");
-    assert_eq!(contents(&store).await, sorted(some("c")));
+    assert_eq!(contents(&store).await, sorted(some("c", 10)));
     let newest = Dataset::open(Arc::clone(&store), "d").await.unwrap();
     assert_eq!((newest.version(), newest.operation(), newest.data_version()), (4, Operation::Vacuum, 3));
     for version in [1, 2] {
@@ -155,7 +142,7 @@ async fn versions_go_when_the_retention_after_their_successor_is_over_and_files_
     );
     let report = vacuum(&store, &options(28)).await;
     assert_eq!((report.fenced_write_ids.len(), report.deleted.len(), report.version), (1, 6, Some(4)));
-    assert_eq!(contents(&store).await, sorted(some("c")));
+    assert_eq!(contents(&store).await, sorted(some("c", 10)));
 }
 
 #[tokio::test]
@@ -171,7 +158,7 @@ async fn a_dropped_dataset_is_emptied_and_can_be_created_again() {
     assert_error(&error, ErrorKind::NotFound, &["dropped"]);
     let again = write(&store, WriteMode::Create, "b").await;
     assert_eq!((again.version(), again.id()), (4, first.id()));
-    assert_eq!(contents(&store).await, sorted(some("b")));
+    assert_eq!(contents(&store).await, sorted(some("b", 10)));
     history::check(store.as_ref(), "d").await;
 }
 
@@ -272,14 +259,14 @@ async fn on_local_files_staging_leftovers_are_invisible_to_readers_writers_and_v
     for name in &staging {
         std::fs::write(folder.path().join(name), "half").unwrap();
     }
-    assert_eq!(contents(&store).await, sorted(some("a")));
+    assert_eq!(contents(&store).await, sorted(some("a", 10)));
     write(&store, WriteMode::Replace, "b").await;
     let report = vacuum(&store, &tomorrow()).await;
     assert_eq!((&report.emptied_versions[..], report.deleted.len()), (&[1, 2][..], 2));
     assert!(report.unknown.is_empty() && report.fenced_write_ids.is_empty() && report.waiting.is_empty(), "{report:?}");
-    assert_eq!(contents(&store).await, sorted(some("b")));
+    assert_eq!(contents(&store).await, sorted(some("b", 10)));
     write(&store, WriteMode::Append, "c").await;
-    assert_eq!(contents(&store).await, sorted([some("b"), some("c")].concat()));
+    assert_eq!(contents(&store).await, sorted([some("b", 10), some("c", 10)].concat()));
     for name in &staging {
         assert_eq!(std::fs::read(folder.path().join(name)).unwrap(), b"half", "they are the administrator's to remove");
     }
@@ -321,7 +308,7 @@ async fn on_local_files_a_run_or_manifest_lost_to_a_power_failure_is_an_error_an
         let error = crate::support::failure(&Scan::new(&second).plan().unwrap()).await;
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(run.ends_with(error.path().unwrap()), "{error}");
-        assert_eq!(before().await, sorted(some("a")));
+        assert_eq!(before().await, sorted(some("a", 10)));
     }
     std::fs::write(&run, &bytes).unwrap();
     assert_eq!(contents(&store).await.len(), 20);
@@ -331,10 +318,10 @@ async fn on_local_files_a_run_or_manifest_lost_to_a_power_failure_is_an_error_an
     let error = Dataset::open(Arc::clone(&store), "d").await.unwrap_err();
     assert_error(&error, ErrorKind::Corrupt, &["00000000000000000002.json"]);
     assert_eq!(builder(&store, WriteMode::Append).build().await.unwrap_err().kind(), ErrorKind::Corrupt);
-    assert_eq!(before().await, sorted(some("a")));
+    assert_eq!(before().await, sorted(some("a", 10)));
     std::fs::remove_file(&manifest).unwrap();
-    assert_eq!(contents(&store).await, sorted(some("a")));
+    assert_eq!(contents(&store).await, sorted(some("a", 10)));
     let next = write(&store, WriteMode::Append, "c").await;
     assert_eq!(next.version(), 2);
-    assert_eq!(contents(&store).await, sorted([some("a"), some("c")].concat()));
+    assert_eq!(contents(&store).await, sorted([some("a", 10), some("c", 10)].concat()));
 }
