@@ -24,7 +24,7 @@ use crate::write::ticket::{WriteTicket, WrittenRuns};
 /// Rows of equal keys and sort columns stay in the order in which they were written. The same rows with the same options, write id and
 /// [`Clock::Fixed`](crate::Clock::Fixed) make the same bytes, however they are cut into batches.
 ///
-/// Needs a tokio runtime, whose blocking threads sort and encode.
+/// Needs a tokio runtime. Sorts and encodes on threads of its own, as many as there are processors.
 ///
 /// # Memory
 /// See [`WriteOptions`](crate::WriteOptions). Rows beyond the budget are sorted and spilled to local disk, about as large there as their
