@@ -54,6 +54,12 @@ impl SpillDir {
         Ok(Self(Arc::new(Folder { dir, next: AtomicU64::new(0) })))
     }
 
+    /// Removes the folder and what is in it, as far as the system allows that while files are open: whoever still writes there does so in vain.
+    pub(crate) fn remove(&self) {
+        // What stays goes with the last holder.
+        drop(std::fs::remove_dir_all(self.0.dir.path()));
+    }
+
     /// Begins a file.
     pub(crate) fn file(&self, schema: &SchemaRef) -> Result<SpillWriter> {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);

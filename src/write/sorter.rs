@@ -313,6 +313,15 @@ impl Sorter {
     }
 }
 
+impl Drop for Sorter {
+    /// A spill that is under way would keep its files until it ends, and for ever if the process ends before.
+    fn drop(&mut self) {
+        if let Some(dir) = &self.spill_dir {
+            dir.remove();
+        }
+    }
+}
+
 /// Deletes runs that no manifest names, as far as the store answers; what stays is invisible, and a vacuum's to remove.
 pub(super) async fn delete_runs(place: &Place, paths: impl Iterator<Item = &str>) {
     let delete = |path| async move { drop(place.store.delete(&path).await) };
