@@ -48,30 +48,49 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that compute for one write, the same ones from beginning to end. Of a runtime's blocking threads each piece of work would get another one, and
-/// common allocators keep what a thread has freed for that thread: a write took several times its budget that way.
+/// common allocators keep what a thread has freed for that thread: a write took several times its budget that way. For the same reason a run that is
+/// encoded visit by visit has a [`Seat`].
 ///
-/// They start with the first work, and end when nobody has the crew any more. Cheap to clone.
+/// Each starts with its first work, and ends when nobody has it any more. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Crew(Arc<Threads>);
+pub(crate) struct Crew(Arc<[Seat]>);
 
-#[derive(Debug)]
-struct Threads {
-    count: usize,
-    /// Absent until they start.
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
-}
+/// One thread of a crew, for work that comes in several visits. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seat(Arc<Mutex<Option<mpsc::Sender<Job>>>>);
 
 impl Crew {
     /// This many threads, at least one.
     pub(crate) fn new(threads: usize) -> Self {
-        Self(Arc::new(Threads { count: threads.max(1), jobs: Mutex::default() }))
+        Self(std::iter::repeat_with(Seat::default).take(threads.max(1)).collect())
     }
 
     pub(crate) fn threads(&self) -> usize {
-        self.0.count
+        self.0.len()
     }
 
-    /// Runs `work`, which computes or blocks, on one of the threads. Work whose turn comes when nobody waits for it any more is left out.
+    /// The thread that the fewest have a seat on, the first of several: whoever has one seat at a time uses one thread.
+    pub(crate) fn seat(&self) -> Seat {
+        // There is always one.
+        self.0.iter().min_by_key(|seat| Arc::strong_count(&seat.0)).cloned().unwrap_or_default()
+    }
+
+    /// Runs `work` on every part at once, part after part on the threads in turn; the results are in the order of the parts.
+    pub(crate) async fn run_all<P: Send + 'static, T: Send + 'static>(
+        &self,
+        parts: Vec<P>,
+        work: impl Fn(P) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<Vec<T>> {
+        let run = |(part, seat): (P, &Seat)| {
+            let (work, seat) = (work.clone(), seat.clone());
+            async move { seat.run(move || work(part)).await }
+        };
+        try_join_all(parts.into_iter().zip(self.0.iter().cycle()).map(run)).await
+    }
+}
+
+impl Seat {
+    /// Runs `work`, which computes or blocks. Work whose turn comes when nobody waits for it any more is left out.
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let span = Span::current();
@@ -84,44 +103,21 @@ impl Crew {
         answered.await.unwrap_or_else(|_| Err(ended("its thread is gone")))
     }
 
-    /// Runs `work` on every part at once; the results are in the order of the parts.
-    pub(crate) async fn run_all<P: Send + 'static, T: Send + 'static>(
-        &self,
-        parts: Vec<P>,
-        work: impl Fn(P) -> Result<T> + Clone + Send + 'static,
-    ) -> Result<Vec<T>> {
-        let run = |part| {
-            let work = work.clone();
-            self.run(move || work(part))
-        };
-        try_join_all(parts.into_iter().map(run)).await
-    }
-
     fn begin(&self, job: Job) -> Result<()> {
         // Nothing that can panic happens under the lock.
-        let mut jobs = self.0.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let jobs = match jobs.as_mut() {
             Some(jobs) => jobs,
-            None => jobs.insert(start(self.0.count)?),
+            None => jobs.insert(start()?),
         };
-        jobs.send(job).map_err(|_| ended("its threads are gone"))
+        jobs.send(job).map_err(|_| ended("its thread is gone"))
     }
 }
 
-/// Starts threads that do the jobs of the channel until it is closed.
-fn start(count: usize) -> Result<mpsc::Sender<Job>> {
+/// Starts a thread that does the jobs of the channel until it is closed.
+fn start() -> Result<mpsc::Sender<Job>> {
     let (jobs, coming) = mpsc::channel::<Job>();
-    let coming = Arc::new(Mutex::new(coming));
-    for _ in 0..count {
-        let coming = Arc::clone(&coming);
-        let next = move || coming.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let work = move || {
-            while let Ok(job) = next() {
-                job();
-            }
-        };
-        std::thread::Builder::new().name("smb-write".into()).spawn(work)?;
-    }
+    std::thread::Builder::new().name("smb-write".into()).spawn(move || coming.into_iter().for_each(|job| job()))?;
     Ok(jobs)
 }
 

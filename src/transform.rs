@@ -415,7 +415,9 @@ impl<'a> SlotOutput<'a> {
         let Output { target, feedback, crew, .. } = self.output;
         Ok(match self.writers.entry(bucket) {
             Entry::Occupied(writer) => writer.into_mut(),
-            Entry::Vacant(place) => place.insert(RunFileWriter::new(target, bucket, &self.ids.next(), feedback, crew)?),
+            Entry::Vacant(place) => {
+                place.insert(RunFileWriter::new(target, bucket, &self.ids.next(), feedback, crew.seat())?)
+            }
         })
     }
 

@@ -22,6 +22,15 @@ const DICTIONARY_BYTES: usize = 1 << 20;
 /// one, because the codec, which is not estimated, makes strings smaller, but indices hardly.
 const DICTIONARY_OF_BYTES: f64 = 2.0;
 
+/// What a leaf takes while a run is encoded: the codec's state, a page, a dictionary as it grows. Measured with 500 columns.
+const LEAF_BYTES: usize = 320 << 10;
+
+/// The same of a leaf whose differences may be packed: parquet's encoder has a buffer of this size, most of which is never touched.
+const PACKED_LEAF_BYTES: usize = 1 << 20;
+
+/// Runs of no more leaves may have all of them packed, however small the memory budget is.
+const PACKED_LEAVES: usize = 32;
+
 /// Numbers of which the packed differences take at least this share of the plain values are left plain, which is read faster.
 const PLAIN_FROM: f64 = 7.0 / 8.0;
 
@@ -31,6 +40,8 @@ pub(super) struct Encodings {
     properties: WriterPropertiesBuilder,
     /// Every leaf with the choice for the column that it belongs to.
     leaves: Vec<(ColumnDescPtr, Encoding)>,
+    /// Whether `Auto` may pack differences: with hundreds of columns, the packers alone would take more than the budget.
+    packs: bool,
     max_row_group_rows: usize,
     row_group_bytes: usize,
 }
@@ -57,14 +68,20 @@ impl Encodings {
             let of_column = options.column_encodings.get(&root(leaf));
             (Arc::clone(leaf), of_column.copied().unwrap_or(options.encoding))
         };
-        let leaves = schema.columns().iter().map(choice).collect();
-        let WriteOptions { max_row_group_rows, row_group_bytes, .. } = *options;
-        Ok(Self { properties, leaves, max_row_group_rows, row_group_bytes })
+        let leaves: Vec<_> = schema.columns().iter().map(choice).collect();
+        let WriteOptions { max_row_group_rows, row_group_bytes, memory_budget, .. } = *options;
+        let packs = leaves.len() <= (memory_budget / 4 / PACKED_LEAF_BYTES).max(PACKED_LEAVES);
+        Ok(Self { properties, leaves, packs, max_row_group_rows, row_group_bytes })
     }
 
-    /// How many leaf columns there are.
-    pub(super) fn leaves(&self) -> usize {
-        self.leaves.len()
+    /// About the memory that encoding a run takes for its columns, beside the row group.
+    pub(super) fn leaf_bytes(&self) -> usize {
+        let of_leaf = |(_, choice): &(ColumnDescPtr, Encoding)| match choice {
+            Encoding::Auto if self.packs => PACKED_LEAF_BYTES,
+            Encoding::Direct => PACKED_LEAF_BYTES,
+            Encoding::Auto | Encoding::Dictionary | Encoding::Plain => LEAF_BYTES,
+        };
+        self.leaves.iter().map(of_leaf).sum()
     }
 
     /// The properties of a run that begins with the rows of `sample`, or (`whole`) has no others.
@@ -87,7 +104,7 @@ impl Encodings {
         };
         let mut properties = self.properties.clone().set_dictionary_page_size_limit(DICTIONARY_BYTES);
         for ((leaf, choice), sample) in self.leaves.iter().zip(&samples) {
-            let (dictionary, otherwise) = encoding(leaf.physical_type(), *choice, sample, scale);
+            let (dictionary, otherwise) = encoding(leaf.physical_type(), *choice, self.packs, sample, scale);
             properties = properties
                 .set_column_dictionary_enabled(leaf.path().clone(), dictionary)
                 .set_column_encoding(leaf.path().clone(), otherwise);
@@ -97,7 +114,7 @@ impl Encodings {
 }
 
 /// Whether a leaf begins with a dictionary, and its encoding without one.
-fn encoding(physical: Type, choice: Encoding, sample: &LeafSample, scale: f64) -> (bool, Physical) {
+fn encoding(physical: Type, choice: Encoding, packs: bool, sample: &LeafSample, scale: f64) -> (bool, Physical) {
     let direct = match physical {
         Type::INT32 | Type::INT64 => Physical::DELTA_BINARY_PACKED,
         Type::BYTE_ARRAY => Physical::DELTA_LENGTH_BYTE_ARRAY,
@@ -110,7 +127,7 @@ fn encoding(physical: Type, choice: Encoding, sample: &LeafSample, scale: f64) -
         Encoding::Dictionary => (true, Physical::PLAIN),
         Encoding::Auto => {
             let wide = direct == Physical::DELTA_BINARY_PACKED && sample.direct_bits >= PLAIN_FROM * sample.plain_bits;
-            let direct = if wide { Physical::PLAIN } else { direct };
+            let direct = if wide || !packs { Physical::PLAIN } else { direct };
             (sample.dictionary_pays(scale), direct)
         }
     }

@@ -61,7 +61,8 @@ pub enum WriteMode {
 #[non_exhaustive]
 pub enum Encoding {
     /// `Dictionary` or `Direct`, whichever is estimated to be smaller: chosen for each run and leaf by the run's first rows (8192, or some
-    /// 4 MiB). A dictionary that outgrows the estimate, 1 MiB, is followed by `Direct` in the rest of its row group.
+    /// 4 MiB). A dictionary that outgrows the estimate, 1 MiB, is followed by `Direct` in the rest of its row group. Of runs with more leaf columns than
+    /// a quarter of the memory budget has mebibytes, and more than 32, it is `Dictionary` or `Plain`: packing takes a mebibyte for each.
     #[default]
     Auto,
     /// No dictionary: integers, decimals of up to 18 digits, dates and times as packed differences (`DELTA_BINARY_PACKED`), which makes
@@ -94,7 +95,8 @@ pub enum InputOrder {
 /// Three eighths of [`memory_budget`](Self::memory_budget) buffer rows, what sorting them takes included, and as much is being sorted and spilled at
 /// the same time. In the end, when no more rows come, merging takes a quarter and encoding another, of which as many runs are encoded at once as
 /// fit. What the caller hands in is the caller's own, and so are the manifest's entries, some kilobytes for each run. One run is always encoded, which
-/// takes two row groups and about a mebibyte for each leaf column: a budget of less than four times that is exceeded.
+/// takes two row groups and, for each leaf column, about a mebibyte, or a third of one where nothing is packed (see [`Encoding::Auto`]): a budget of less
+/// than four times that is exceeded.
 ///
 /// ```
 /// use sort_merge_bucket::WriteOptions;

@@ -18,9 +18,6 @@ const PIECES_PER_BUDGET: u64 = 1024;
 /// What the encoding of one run needs besides its input, in row groups: the open one with pages as they were before compression, and the finished one.
 const ROW_GROUPS_PER_ENCODER: usize = 2;
 
-/// What each leaf column of a run that is being encoded needs: a dictionary, and the state of its codec. Measured with 500 columns.
-const LEAF_BYTES: usize = 1 << 20;
-
 /// How the memory budget is divided: while rows come, three eighths are filled and as much is being sorted and spilled; in the end, beside a buffer
 /// that is not full, a quarter merges and a quarter encodes.
 #[derive(Debug, Clone)]
@@ -40,15 +37,12 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// For runs of so many leaf columns.
-    pub(super) fn new(options: &WriteOptions, leaves: usize) -> Self {
+    /// For runs whose columns take `leaf_bytes` while they are encoded, beside the row group.
+    pub(super) fn new(options: &WriteOptions, leaf_bytes: usize) -> Self {
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let quarter = options.memory_budget / 4;
         let piece_bytes = (options.memory_budget as u64 / PIECES_PER_BUDGET).clamp(MIN_PIECE_BYTES, MAX_PIECE_BYTES);
-        let encoder_bytes = options
-            .row_group_bytes
-            .saturating_mul(ROW_GROUPS_PER_ENCODER)
-            .saturating_add(LEAF_BYTES.saturating_mul(leaves));
+        let encoder_bytes = options.row_group_bytes.saturating_mul(ROW_GROUPS_PER_ENCODER).saturating_add(leaf_bytes);
         let encoders = (quarter / encoder_bytes.max(1)).clamp(1, jobs);
         let fan_in = (quarter as u64 / (2 * piece_bytes * encoders as u64)).clamp(4, 1024) as usize;
         let upload_bytes = options.row_group_bytes.saturating_mul(2 * encoders).min(u32::MAX as usize);

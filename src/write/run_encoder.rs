@@ -121,9 +121,9 @@ impl RunTarget {
         &self.0.spec
     }
 
-    /// How many leaf columns a run has.
-    pub(super) fn leaves(&self) -> usize {
-        self.0.encodings.leaves()
+    /// About the memory that encoding a run takes for its columns, beside the row group.
+    pub(super) fn leaf_bytes(&self) -> usize {
+        self.0.encodings.leaf_bytes()
     }
 
     /// The positions of the order columns.

@@ -1,4 +1,4 @@
-//! One run on its way into the store: an encoder that computes on the threads of a crew and an upload that takes what it has finished. Both are kept
+//! One run on its way into the store: an encoder that computes on a thread of a crew and an upload that takes what it has finished. Both are kept
 //! account of in the books of the whole write.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::manifest::Run;
-use crate::task::Crew;
+use crate::task::Seat;
 use crate::write::progress::Feedback;
 use crate::write::run_encoder::{RunEncoder, RunTarget};
 use crate::write::upload::Upload;
@@ -22,19 +22,19 @@ pub(crate) struct RunFileWriter {
     /// Absent after a failure.
     encoder: Option<RunEncoder>,
     upload: Upload,
-    crew: Crew,
+    seat: Seat,
     feedback: Feedback,
     span: Span,
 }
 
 impl RunFileWriter {
     /// Begins a run of `bucket`.
-    pub(crate) fn new(target: &RunTarget, bucket: u32, run_id: &str, feedback: &Feedback, crew: &Crew) -> Result<Self> {
+    pub(crate) fn new(target: &RunTarget, bucket: u32, run_id: &str, feedback: &Feedback, seat: Seat) -> Result<Self> {
         let encoder = RunEncoder::new(target, bucket, run_id)?;
         let place = target.place();
         let upload = Upload::new(Arc::clone(&place.store), place.layout.run(encoder.path()));
-        let (feedback, span, crew) = (feedback.clone(), feedback.encode_span(bucket), crew.clone());
-        Ok(Self { encoder: Some(encoder), upload, crew, feedback, span })
+        let (feedback, span) = (feedback.clone(), feedback.encode_span(bucket));
+        Ok(Self { encoder: Some(encoder), upload, seat, feedback, span })
     }
 
     /// Adds rows: canonical, of this bucket, in the order of the spec.
@@ -50,7 +50,7 @@ impl RunFileWriter {
             Ok((encoder, bytes))
         };
         let work = async {
-            let (encoder, bytes) = self.crew.run(encode).await?;
+            let (encoder, bytes) = self.seat.run(encode).await?;
             self.upload.push(bytes).await?;
             Ok::<_, Error>(encoder)
         };
@@ -62,7 +62,7 @@ impl RunFileWriter {
     /// Completes the run. Without rows nothing is uploaded, and there is no run.
     pub(crate) async fn close(mut self) -> Result<Option<Run>> {
         let encoder = self.encoder.take().ok_or_else(failed)?;
-        let finished = match self.crew.run(move || encoder.finish()).instrument(self.span.clone()).await {
+        let finished = match self.seat.run(move || encoder.finish()).instrument(self.span.clone()).await {
             Ok(Some(finished)) => finished,
             Ok(None) => return Ok(None),
             Err(e) => {

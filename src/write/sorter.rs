@@ -18,7 +18,7 @@ use crate::layout::RunIds;
 use crate::manifest::Run;
 use crate::spill::{Spill, SpillDir};
 use crate::store::Place;
-use crate::task::{self, Crew, Task};
+use crate::task::{self, Crew, Seat, Task};
 use crate::write::bucket_rows::BucketRows;
 use crate::write::intake::Intake;
 use crate::write::options::{InputOrder, WriteOptions};
@@ -64,7 +64,7 @@ pub(super) struct Sorter {
 
 impl Sorter {
     pub(super) fn new(target: RunTarget, options: &WriteOptions) -> Result<Self> {
-        let limits = Limits::new(options, target.leaves());
+        let limits = Limits::new(options, target.leaf_bytes());
         let input = options.input_order;
         let (sort_by, order) = match input {
             InputOrder::Any => (target.order(), None),
@@ -346,7 +346,7 @@ struct Work {
     feedback: Feedback,
 }
 
-/// What a visit to the crew brings back.
+/// What a visit to a thread of the crew brings back.
 enum Encoded {
     Part(BucketRows, RunEncoder, Bytes),
     Last(Option<(Bytes, Run)>),
@@ -360,11 +360,12 @@ impl Work {
         if self.failed.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        let seat = self.crew.seat();
         let encoder = RunEncoder::new(&self.target, bucket, run_id)?;
         let place = self.target.place();
         let mut upload = Upload::new(Arc::clone(&place.store), place.layout.run(encoder.path()));
         let span = self.feedback.encode_span(bucket);
-        let run = match self.encode_into(bucket, encoder, &mut upload).instrument(span.clone()).await {
+        let run = match self.encode_into(bucket, encoder, &mut upload, &seat).instrument(span.clone()).await {
             Ok(Some(run)) => run,
             other => {
                 upload.abort().await;
@@ -376,7 +377,7 @@ impl Work {
         // Taken before the next run may be encoded, so that a slow store slows the encoding down.
         let units = run.bytes.div_ceil(UPLOAD_UNIT).min(u64::from(self.upload_units)) as u32;
         let waiting = self.uploads.acquire_many(units).await.map_err(closed)?;
-        drop(encoding);
+        drop((encoding, seat));
         let uploaded = upload.finish().instrument(self.feedback.upload_span(&run)).await?;
         self.feedback.uploaded(uploaded);
         drop(waiting);
@@ -388,6 +389,7 @@ impl Work {
         bucket: u32,
         encoder: RunEncoder,
         upload: &mut Upload,
+        seat: &Seat,
     ) -> Result<Option<Run>> {
         let mut state = (None, encoder);
         let mut encoded = 0;
@@ -411,7 +413,7 @@ impl Work {
                 }
                 Ok(Encoded::Last(encoder.finish()?))
             };
-            match self.crew.run(visit).await? {
+            match seat.run(visit).await? {
                 Encoded::Part(rows, encoder, bytes) => {
                     upload.push(bytes).await?;
                     self.feedback.encoded(encoder.rows() - encoded, upload.newly_stored());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use futures::TryStreamExt;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sort_merge_bucket::{
     CoGroup, Dataset, DatasetWriter, Encoding, Join, JoinKind, Parallelism, Partitions, Plan, PlanOperation,
@@ -18,8 +18,9 @@ use sort_merge_bucket::{
 };
 
 use crate::support::data::{DatasetData, Write, batch_of};
+use crate::support::forge::manifest_path;
 use crate::support::oracle::{Row, int, text};
-use crate::support::stores::{Request, TestStore, read};
+use crate::support::stores::{Request, TestStore, put, read};
 use crate::support::{everywhere, field, try_run};
 
 /// Two runs of several row groups in every bucket, a wide column beside the key.
@@ -113,6 +114,38 @@ async fn opening_is_three_requests_however_many_versions_and_runs_there_are() {
     }
     Dataset::open_version(Arc::clone(&dynamic), "d", 7).await.unwrap();
     assert_eq!(shown(&store.take_log()), ["GET d/_smb/00000000000000000007.json"]);
+}
+
+#[tokio::test]
+async fn opening_the_ten_thousandth_version_is_as_many_requests_as_opening_the_first() {
+    const VERSIONS: u64 = 10_000;
+    let store = TestStore::new();
+    let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
+    wide("l", 4).write(&dynamic, "d").await;
+    let first = read(&dynamic, &manifest_path("d", 1)).await;
+    let mut manifest: serde_json::Value = serde_json::from_slice(&first).unwrap();
+    for version in 2..=VERSIONS {
+        manifest["version"] = version.into();
+        manifest["base"] = (version - 1).into();
+        put(&dynamic, &manifest_path("d", version), serde_json::to_vec(&manifest).unwrap()).await;
+    }
+    let mut requests = vec![];
+    for hint in [Some(VERSIONS), Some(VERSIONS - 1), Some(VERSIONS - 100), Some(1), Some(VERSIONS + 5), None] {
+        match hint {
+            Some(hint) => put(&dynamic, "d/_smb/latest", format!("{hint}\n")).await,
+            None => dynamic.delete(&"d/_smb/latest".into()).await.unwrap(),
+        }
+        store.take_log();
+        let dataset = Dataset::open(Arc::clone(&dynamic), "d").await.unwrap();
+        assert_eq!(dataset.version(), VERSIONS);
+        let log = store.take_log();
+        assert!(log.iter().all(|request| request.verb == "GET"), "{}", shown(&log).join(", "));
+        requests.push(log.len());
+    }
+    println!("requests: {requests:?}");
+    // With the hint of the last commit; of the one before, whose hint was lost; and beyond these in numbers that grow with the logarithm of the distance.
+    assert_eq!(requests[..2], [3, 4]);
+    assert!(requests[2..].iter().all(|requests| *requests <= 2 + 2 * VERSIONS.ilog2() as usize), "{requests:?}");
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ async fn law_summary_manifest_and_last_progress_agree() {
         assert_sums(&summary, &dataset);
         let log = log.take();
         assert_progress(&log, &summary);
-        let fan_in = Limits::new(&WriteOptions::default().with_memory_budget(budget), 2).fan_in;
+        let fan_in = Limits::new(&WriteOptions::default().with_memory_budget(budget), 2 << 20).fan_in;
         let seen = |phase| log.iter().any(|now| now.phase == phase);
         assert_eq!(seen(WritePhase::Spilling), summary.spills > 0);
         assert_eq!(seen(WritePhase::Merging), summary.spills as usize > fan_in - 1);

@@ -47,7 +47,7 @@ async fn write_run(
         0,
         "00000-00000000-000001",
         &Feedback::default(),
-        &Crew::new(1),
+        Crew::new(1).seat(),
     )?;
     for batch in batches {
         if let Err(e) = writer.write(batch).await {
@@ -152,7 +152,7 @@ async fn long_keys_in_messages_are_cut() {
 async fn a_run_writer_that_failed_stays_failed() {
     let store = in_memory();
     let target = target(&store, &schema(), &spec(), &WriteOptions::default()).unwrap();
-    let mut writer = RunFileWriter::new(&target, 0, "r", &Feedback::default(), &Crew::new(1)).unwrap();
+    let mut writer = RunFileWriter::new(&target, 0, "r", &Feedback::default(), Crew::new(1).seat()).unwrap();
     assert!(writer.write(&batch(&[(Some(2), None), (Some(1), None)])).await.is_err());
     assert_eq!(writer.write(&batch(&[(Some(9), None)])).await.unwrap_err().kind(), ErrorKind::Internal);
     assert_eq!(writer.close().await.unwrap_err().kind(), ErrorKind::Internal);

@@ -35,7 +35,10 @@ async fn more_rows_than_the_budget_are_spilled_and_merged() {
         let (runs, spills) =
             write(&store, &table.schema(), &spec, &options, &table.batches(&[5000, 1, 300])).await.unwrap();
         assert!(spills >= least, "{spills} spills within {budget} bytes");
-        assert!(spills > Limits::new(&options, 2).fan_in || budget > 1 << 18, "{spills} spills are merged in one pass");
+        assert!(
+            spills > Limits::new(&options, 2 << 20).fan_in || budget > 1 << 18,
+            "{spills} spills are merged in one pass"
+        );
         assert_written(&store, &table, &spec, &runs).await;
         assert_eq!(entries(dir.path()), 0, "spill files are left");
     }
@@ -185,7 +188,7 @@ fn values_shared_by_many_views_are_not_multiplied() {
 #[tokio::test]
 async fn batches_of_one_row_are_joined() {
     let table = plays(20_000, 500);
-    let limits = Limits::new(&WriteOptions::default(), 2);
+    let limits = Limits::new(&WriteOptions::default(), 2 << 20);
     let mut intake = Intake::new(canonical_schema(&table.schema()).unwrap(), &limits);
     for batch in table.batches(&[1]) {
         intake.check(&batch).unwrap();
@@ -204,7 +207,7 @@ async fn batches_of_one_row_are_joined() {
 #[test]
 fn a_buffer_is_full_before_it_exceeds_its_bytes_by_more_than_a_piece() {
     let table = plays(50_000, 500);
-    let limits = Limits::new(&WriteOptions::default().with_memory_budget(1 << 20), 2);
+    let limits = Limits::new(&WriteOptions::default().with_memory_budget(1 << 20), 2 << 20);
     let mut intake = Intake::new(canonical_schema(&table.schema()).unwrap(), &limits);
     let mut held = 0;
     'full: for batch in table.batches(&[50_000]) {
@@ -310,7 +313,7 @@ async fn slices_of_one_large_batch_are_counted_once() {
     // Ten slices keep the same buffers alive; if each counted all of them, the buffer would be full ten times too early.
     let table = plays(100_000, u64::MAX);
     let whole = cast_all(&table);
-    let limits = Limits::new(&WriteOptions::default().with_memory_budget(1 << 26), 2);
+    let limits = Limits::new(&WriteOptions::default().with_memory_budget(1 << 26), 2 << 20);
     let mut intake = Intake::new(whole.schema(), &limits);
     assert!(whole.get_array_memory_size() * 3 > limits.buffer_bytes);
     for start in (0..100_000).step_by(10_000) {

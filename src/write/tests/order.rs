@@ -57,7 +57,7 @@ async fn differential_any_number_of_spills_in_order_needs_no_merge() {
     let expected = runs_and_bytes(&table, &spec, &WriteOptions::default(), &[60_000]).await;
     let options = WriteOptions::default().with_memory_budget(1 << 18).with_input_order(InputOrder::Sorted);
     let found = runs_and_bytes(&table, &spec, &options, &[5000, 1, 300]).await;
-    assert!(found.2 > Limits::new(&options, 2).fan_in, "{} spills", found.2);
+    assert!(found.2 > Limits::new(&options, 2 << 20).fan_in, "{} spills", found.2);
     assert_eq!(found.0, expected.0);
     assert!(found.1 == expected.1, "the same rows made other bytes");
 }
