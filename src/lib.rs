@@ -174,7 +174,7 @@ pub use plan::{
 };
 pub use predicate::{Comparison, Literal, Predicate};
 pub use read::Source;
-pub use rollup::{Rollup, RollupBuilder};
+pub use rollup::{Periods, Refresh, RefreshAction, RefreshReason, RefreshStep, Rollup, RollupBuilder};
 pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
 pub use select::{KeyRange, KeySet};
 pub use spec::{

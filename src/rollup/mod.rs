@@ -1,5 +1,6 @@
 //! Rollups: partial aggregates per period, stored as datasets and merged into longer periods.
 //!
+//! * `periods`: which periods there are and what each is made of; `refresh`: what of it is stale and why, and making it anew.
 //! * `provenance`: what a partial was made from, so that it is made again only if that changed.
 //!
 //! ```text
@@ -11,7 +12,9 @@
 //! Partials hold the states of aggregates, one row per key; they are bucketed and sorted as what they were made from, so that merging a year is a
 //! k-way merge of 52 small datasets.
 
+mod periods;
 mod provenance;
+mod refresh;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,6 +38,9 @@ use crate::transform::Target;
 use crate::write::{WriteMode, WriteOptions};
 
 use provenance::Provenance;
+
+pub use periods::Periods;
+pub use refresh::{Refresh, RefreshAction, RefreshReason, RefreshStep};
 
 /// The folder of a period.
 const FOLDER_PREFIX: &str = "period=";
@@ -191,12 +197,23 @@ impl Rollup {
     /// Those of [`Aggregate::plan`]; `InvalidInput` for a name that cannot be a folder's; those of [`Plan::transform`](crate::Plan::transform); `Conflict` if somebody else updated the
     /// period meanwhile. The period is as it was then.
     pub async fn update(&self, period: &str, input: impl Into<AggregateInput>) -> Result<Dataset> {
+        Ok(self.update_period(period, input.into()).await?.dataset)
+    }
+
+    async fn update_period(&self, period: &str, input: AggregateInput) -> Result<Written> {
         let plan = self.aggregation(Aggregate::over(input)).plan_states()?;
         let provenance = Provenance::of(&plan, &self.aggregates, BTreeSet::from([period.to_owned()]));
-        self.write(period, &plan, &provenance).await
+        let found = self.find(period).await?;
+        match found {
+            Some((dataset, Some(before))) if before == provenance => Ok(Written::nothing(dataset)),
+            found => self.write(period, found.map(|(dataset, _)| dataset), &plan, &provenance).await,
+        }
     }
 
     /// Merges periods into a longer one, from their partials alone. As [`update`](Self::update), it does nothing if nothing changed.
+    ///
+    /// If all that the period was merged from is among the parts and has not changed, its own state and the new parts are merged, as far as that is
+    /// less to read than all parts: a year to date costs itself and the week that is new.
     ///
     /// # Errors
     /// `NotFound` naming all periods that are not there. `Incompatible` naming all that were made by other aggregates: update them again.
@@ -206,10 +223,24 @@ impl Rollup {
         if parts.iter().any(|part| part == period) {
             return Err(Error::invalid_input(format!("a period cannot be merged into itself, period=`{period}`")));
         }
-        let (datasets, covers) = self.open(&parts).await?;
-        let plan = self.aggregation(Aggregate::over_states(datasets)).plan_states()?;
-        let provenance = Provenance::of(&plan, &self.aggregates, covers);
-        self.write(period, &plan, &provenance).await
+        Ok(self.merge_period(period, parts).await?.dataset)
+    }
+
+    async fn merge_period(&self, period: &str, parts: Vec<String>) -> Result<Written> {
+        let (mut datasets, covers) = self.open(&parts).await?;
+        sort_by_period(&mut datasets);
+        let provenance = Provenance::of_parts(&self.aggregates, &datasets, covers);
+        let found = self.find(period).await?;
+        let inputs = match &found {
+            Some((dataset, Some(before))) if *before == provenance => return Ok(Written::nothing(dataset.clone())),
+            Some((dataset, Some(before))) => match worth_extending(dataset, before, &provenance, &datasets) {
+                Some(added) => [dataset].into_iter().chain(added.iter().map(|at| &datasets[*at])).cloned().collect(),
+                None => datasets,
+            },
+            _ => datasets,
+        };
+        let plan = self.aggregation(Aggregate::over_states(inputs)).plan_states()?;
+        self.write(period, found.map(|(dataset, _)| dataset), &plan, &provenance).await
     }
 
     /// A plan of the results of some periods together: key columns, then the result of each aggregate. Of several periods, the states are merged as
@@ -304,8 +335,7 @@ impl Rollup {
         let mut covers = BTreeSet::new();
         let mut foreign = vec![];
         for dataset in &datasets {
-            let folder = dataset.path().filename().unwrap_or_default();
-            let period = folder.strip_prefix(FOLDER_PREFIX).unwrap_or(folder);
+            let period = period_of(dataset).unwrap_or_default();
             match Provenance::read(dataset)?.filter(|provenance| provenance.is_of(&self.aggregates)) {
                 None => foreign.push(period.to_owned()),
                 Some(provenance) => {
@@ -333,24 +363,80 @@ impl Rollup {
         .with_path(&self.root))
     }
 
-    /// Writes a period, unless it is there already.
-    async fn write(&self, period: &str, plan: &AggregatePlan, provenance: &Provenance) -> Result<Dataset> {
-        let path = self.folder(period)?;
-        let target = Target::new(Arc::clone(&self.store), path.clone());
-        // What the decision to write is based on: whatever another process commits from here on is a conflict.
-        let target = match Dataset::open(Arc::clone(&self.store), path).await {
-            Ok(dataset) if Provenance::read(&dataset)?.as_ref() == Some(provenance) => return Ok(dataset),
-            Ok(dataset) => target.with_mode(WriteMode::Replace).with_base(dataset.version()),
-            Err(e) if e.kind() == ErrorKind::NotFound => target.with_mode(WriteMode::Create),
-            Err(e) => return Err(e),
+    /// A period as it is now, and what it was made from, if that can be told.
+    async fn find(&self, period: &str) -> Result<Option<(Dataset, Option<Provenance>)>> {
+        match Dataset::open(Arc::clone(&self.store), self.folder(period)?).await {
+            Ok(dataset) => {
+                let provenance = Provenance::read(&dataset)?;
+                Ok(Some((dataset, provenance)))
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes a period in the place of what was `found`: whatever another process commits from then on is a conflict.
+    async fn write(
+        &self,
+        period: &str,
+        found: Option<Dataset>,
+        plan: &AggregatePlan,
+        provenance: &Provenance,
+    ) -> Result<Written> {
+        let target = Target::new(Arc::clone(&self.store), self.folder(period)?);
+        let target = match found {
+            Some(dataset) => target.with_mode(WriteMode::Replace).with_base(dataset.version()),
+            None => target.with_mode(WriteMode::Create),
         };
         let target = target
             .with_options(self.write_options.clone())
             .with_parallelism(self.parallelism)
             .with_clock(self.clock)
             .with_property(provenance::PROPERTY, provenance.to_text()?);
-        plan.transform(target, Ok).await
+        let (dataset, summary) = plan.transform_with_summary(target, Ok).await?;
+        let inputs = plan.resolved.sources.iter().flat_map(|source| &source.datasets);
+        let input_bytes = inputs.map(|input| input.statistics().bytes).sum();
+        Ok(Written { dataset, input_bytes, written_bytes: summary.bytes })
     }
+
+    async fn drop_period(&self, period: &str) -> Result<()> {
+        if let Some((dataset, _)) = self.find(period).await? {
+            dataset.drop_dataset().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A period that is up to date, and what it took to make it so.
+struct Written {
+    dataset: Dataset,
+    input_bytes: u64,
+    written_bytes: u64,
+}
+
+impl Written {
+    fn nothing(dataset: Dataset) -> Self {
+        Self { dataset, input_bytes: 0, written_bytes: 0 }
+    }
+}
+
+/// The period that a dataset of a rollup holds.
+fn period_of(dataset: &Dataset) -> Option<&str> {
+    dataset.path().filename()?.strip_prefix(FOLDER_PREFIX)
+}
+
+/// States merge to the same in any order, so that parts in another order must make nothing stale.
+fn sort_by_period(parts: &mut [Dataset]) {
+    parts.sort_by(|a, b| period_of(a).cmp(&period_of(b)));
+}
+
+/// Which parts are to be merged with the state of a period, made of what it was `before`, instead of merging all parts: those that are new, if nothing
+/// else changed and the state is smaller than the parts that it stands for.
+fn worth_extending(dataset: &Dataset, before: &Provenance, now: &Provenance, parts: &[Dataset]) -> Option<Vec<usize>> {
+    let added = before.added(now)?;
+    let of_parts = |(at, part): (usize, &Dataset)| if added.contains(&at) { 0 } else { part.statistics().bytes };
+    let merged: u64 = parts.iter().enumerate().map(of_parts).sum();
+    (dataset.statistics().bytes < merged).then_some(added)
 }
 
 /// Results, null where the state is.

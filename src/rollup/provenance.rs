@@ -40,6 +40,12 @@ struct Rows {
     data_version: u64,
 }
 
+impl Rows {
+    fn of(dataset: &Dataset) -> Self {
+        Self { dataset_id: dataset.id().clone(), data_version: dataset.data_version() }
+    }
+}
+
 fn aggregates(named: &[Named]) -> BTreeMap<String, Of> {
     named
         .iter()
@@ -47,15 +53,64 @@ fn aggregates(named: &[Named]) -> BTreeMap<String, Of> {
         .collect()
 }
 
+/// How two provenances differ, the most telling way.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// In these aggregates.
+    Definitions(Vec<String>),
+    /// In how rows came from the sources, or in their number.
+    Input,
+    /// In the datasets or their rows.
+    Rows,
+}
+
+/// What stands for the input of a partial that was merged from others.
+const PARTS: &str = "parts";
+
 impl Provenance {
     pub(super) fn of(plan: &AggregatePlan, named: &[Named], covers: BTreeSet<String>) -> Self {
-        let rows = |dataset: &Dataset| Rows { dataset_id: dataset.id().clone(), data_version: dataset.data_version() };
         Self {
             aggregates: aggregates(named),
             input: plan.operation.describe_input(),
-            sources: plan.resolved.sources.iter().map(|source| source.datasets.iter().map(rows).collect()).collect(),
+            sources: plan
+                .resolved
+                .sources
+                .iter()
+                .map(|source| source.datasets.iter().map(Rows::of).collect())
+                .collect(),
             covers,
         }
+    }
+
+    /// That of a partial merged from these ones, in the order of their names, whichever of them were merged before.
+    pub(super) fn of_parts(named: &[Named], parts: &[Dataset], covers: BTreeSet<String>) -> Self {
+        let sources = vec![parts.iter().map(Rows::of).collect()];
+        Self { aggregates: aggregates(named), input: PARTS.to_owned(), sources, covers }
+    }
+
+    /// How what would be made `now` differs from this; `None` if it does not.
+    pub(super) fn change(&self, now: &Self) -> Option<Change> {
+        if self.aggregates != now.aggregates {
+            let names: BTreeSet<&String> = self.aggregates.keys().chain(now.aggregates.keys()).collect();
+            let differs = |name: &&&String| self.aggregates.get(**name) != now.aggregates.get(**name);
+            return Some(Change::Definitions(names.iter().filter(differs).map(|name| (*name).clone()).collect()));
+        }
+        if self.input != now.input || self.sources.len() != now.sources.len() {
+            return Some(Change::Input);
+        }
+        (self != now).then_some(Change::Rows)
+    }
+
+    /// If all that this was merged from is still there `now`: which parts are new, as positions.
+    pub(super) fn added(&self, now: &Self) -> Option<Vec<usize>> {
+        let ([before], [parts], PARTS) = (self.sources.as_slice(), now.sources.as_slice(), self.input.as_str()) else {
+            return None;
+        };
+        let comparable = self.input == now.input && self.aggregates == now.aggregates;
+        if !comparable || before.is_empty() || !before.iter().all(|rows| parts.contains(rows)) {
+            return None;
+        }
+        Some((0..parts.len()).filter(|at| !before.contains(&parts[*at])).collect())
     }
 
     /// That of a dataset; `None` if it is not a partial.

@@ -6,7 +6,7 @@
 //! * `stores`: what holds on every kind of store; `requests`: what goes over the wire; `secrets`: what must not be told.
 //! * `joins`, `cogroups`, `sources`, `plans`, `aggregates`, `transform`: what plans return, against the oracle.
 //! * `selections`: sources restricted to some rows, and slots cut into key ranges.
-//! * `rollups`: partials per period, merged in every way, made again, and refused.
+//! * `rollups`: partials per period, merged in every way, made again, and refused; `refresh`: what of them is stale, and only that made anew.
 //! * `laws`: equalities that hold whatever the data are.
 //! * `wrong_answers`: the ways in which such systems are known to return wrong rows, one test each.
 //! * `io_patterns`: which requests a plan makes; `hostile`: damaged bytes.
@@ -43,6 +43,8 @@ mod laws;
 mod plans;
 #[cfg(test)]
 mod races;
+#[cfg(test)]
+mod refresh;
 #[cfg(test)]
 mod regressions;
 #[cfg(test)]

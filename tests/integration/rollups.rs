@@ -22,7 +22,7 @@ use crate::support::{assert_error, assert_valid, block_on, config, everywhere, f
 const SEEDS: &str = "proptest-regressions/integration/rollups.txt";
 
 /// An event: user, artist, milliseconds, device.
-fn fields() -> Vec<Field> {
+pub(crate) fn fields() -> Vec<Field> {
     vec![
         field("user", DataType::Int64, true),
         field("artist", DataType::Int64, true),
@@ -31,11 +31,11 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-fn event(user: i128, artist: i128, ms: i128) -> Row {
+pub(crate) fn event(user: i128, artist: i128, ms: i128) -> Row {
     vec![int(user), int(artist), int(ms), text(if ms % 2 == 0 { "mobile" } else { "desk" })]
 }
 
-fn events() -> impl Strategy<Value = Row> {
+pub(crate) fn events() -> impl Strategy<Value = Row> {
     (0..7_i128, 0..5_i128, -3..100_i128, 0..4_usize).prop_map(|(user, artist, ms, device)| {
         let or_null = |value: i128, null: i128| if value == null { Value::Null } else { int(value) };
         let device = [text("mobile"), text("desk"), text(""), Value::Null][device].clone();
@@ -43,7 +43,7 @@ fn events() -> impl Strategy<Value = Row> {
     })
 }
 
-fn asked() -> Vec<Asked> {
+pub(crate) fn asked() -> Vec<Asked> {
     let mobile = Condition::Compare(3, Comparison::Eq, text("mobile"));
     let long = Condition::Not(Box::new(Condition::Or(vec![
         Condition::Compare(2, Comparison::Lt, int(50)),
@@ -68,28 +68,38 @@ fn asked() -> Vec<Asked> {
     all
 }
 
-fn builder(store: &Arc<dyn ObjectStore>) -> RollupBuilder {
+pub(crate) fn builder(store: &Arc<dyn ObjectStore>) -> RollupBuilder {
     let start = Rollup::builder(Arc::clone(store), "listening");
     let all = asked().into_iter().enumerate();
     all.fold(start, |all, (at, asked)| all.aggregate(format!("a{at}"), asked.aggregator(&fields())))
 }
 
-fn expected(events: &[Row]) -> Vec<Row> {
+pub(crate) fn expected(events: &[Row]) -> Vec<Row> {
     aggregate(&fields(), 1, events, &asked())
 }
 
 /// The results of these periods together are those of the events.
-async fn assert_results<S: Into<String>>(rollup: &Rollup, periods: impl IntoIterator<Item = S>, events: &[Row]) {
+pub(crate) async fn assert_results<S: Into<String>>(
+    rollup: &Rollup,
+    periods: impl IntoIterator<Item = S>,
+    events: &[Row],
+) {
     let plan = rollup.plan(periods).await.unwrap();
     assert_same(&sorted(rows(&plan).await), &expected(events), &asked());
 }
 
-fn week(buckets: u32, events: Vec<Row>) -> DatasetData {
+pub(crate) fn week(buckets: u32, events: Vec<Row>) -> DatasetData {
     DatasetData::new(fields(), &["user"], buckets, events)
 }
 
 /// Writes events to a dataset that may be there already.
-async fn put(store: &Arc<dyn ObjectStore>, path: &str, mode: WriteMode, buckets: u32, events: &[Row]) -> Dataset {
+pub(crate) async fn put(
+    store: &Arc<dyn ObjectStore>,
+    path: &str,
+    mode: WriteMode,
+    buckets: u32,
+    events: &[Row],
+) -> Dataset {
     let data = week(buckets, vec![]);
     let builder = DatasetWriter::builder(Arc::clone(store), path, data.schema(), data.spec(buckets)).with_mode(mode);
     let mut writer = builder.build().await.unwrap();
@@ -97,7 +107,7 @@ async fn put(store: &Arc<dyn ObjectStore>, path: &str, mode: WriteMode, buckets:
     writer.commit().await.unwrap()
 }
 
-fn buckets() -> impl Strategy<Value = u32> {
+pub(crate) fn buckets() -> impl Strategy<Value = u32> {
     prop::sample::select(vec![1_u32, 2, 3, 4, 6, 8])
 }
 
@@ -238,7 +248,7 @@ proptest! {
 }
 
 /// A store with the datasets `week=1` to `week=3`, of 4, 4 and 6 buckets, and their events.
-async fn three_weeks() -> (Arc<TestStore>, Arc<dyn ObjectStore>, Vec<Dataset>, Vec<Vec<Row>>) {
+pub(crate) async fn three_weeks() -> (Arc<TestStore>, Arc<dyn ObjectStore>, Vec<Dataset>, Vec<Vec<Row>>) {
     let store = TestStore::new();
     let dynamic: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
     let events: Vec<Vec<Row>> =
@@ -260,7 +270,7 @@ async fn update_all(rollup: &Rollup, datasets: &[Dataset]) -> Vec<Dataset> {
 }
 
 /// The requests since the last call that change the store.
-fn changes(store: &TestStore) -> Vec<String> {
+pub(crate) fn changes(store: &TestStore) -> Vec<String> {
     let log = store.take_log();
     log.iter().filter(|r| !["GET", "RANGES", "HEAD", "LIST"].contains(&r.verb)).map(ToString::to_string).collect()
 }
