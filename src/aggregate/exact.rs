@@ -23,6 +23,9 @@ const OFFSET: i32 = 2240;
 /// Up to 2^1216: room for the square of a sum of which the mean square is finite, with any number of rows.
 const LIMBS: usize = 108;
 
+/// Such that the least and the greatest limb that is used from then on replace its ends.
+const NO_LIMBS: Range<usize> = Range { start: LIMBS, end: 0 };
+
 /// A value is spread over this many limbs at most: 128 bits, shifted by up to 31.
 const SPREAD: usize = 5;
 
@@ -40,21 +43,22 @@ pub(super) struct Accumulator {
     used: Range<usize>,
     /// How many values may still be added before limbs must be settled.
     room: u32,
-    nan: bool,
+    /// Negative and positive NaN.
+    nan: [bool; 2],
     /// Negative and positive infinity.
     infinite: [bool; 2],
 }
 
 impl Accumulator {
     pub(super) fn new() -> Self {
-        Self { limbs: [0; LIMBS], used: LIMBS..0, room: ROUND, nan: false, infinite: [false; 2] }
+        Self { limbs: [0; LIMBS], used: NO_LIMBS, room: ROUND, nan: [false; 2], infinite: [false; 2] }
     }
 
     fn clear(&mut self) {
         if !self.used.is_empty() {
             self.limbs[self.used.clone()].fill(0);
         }
-        (self.used, self.room, self.nan, self.infinite) = (LIMBS..0, ROUND, false, [false; 2]);
+        (self.used, self.room, self.nan, self.infinite) = (NO_LIMBS, ROUND, [false; 2], [false; 2]);
     }
 
     /// Adds `magnitude` × 2^`exponent`, or subtracts it.
@@ -101,7 +105,7 @@ impl Accumulator {
                     self.settle();
                 }
             }
-            None if value.is_nan() => self.nan = true,
+            None if value.is_nan() => self.nan[usize::from(value.is_sign_positive())] = true,
             None => self.infinite[usize::from(value > 0.0)] = true,
         }
     }
@@ -121,7 +125,7 @@ impl Accumulator {
                     self.add_scaled(false, square, exponent);
                 }
             }
-            None if value.is_nan() => self.nan = true,
+            None if value.is_nan() => self.nan[1] = true,
             None => self.infinite[1] = true,
         }
     }
@@ -132,7 +136,7 @@ impl Accumulator {
             Some(value) => {
                 self.add_scaled(value.negative, u128::from(value.mantissa) * u128::from(count), value.exponent);
             }
-            None => self.nan = true,
+            None => self.nan[1] = true,
         }
     }
 
@@ -143,7 +147,7 @@ impl Accumulator {
                 let product = u128::from(a.mantissa) * u128::from(b.mantissa);
                 self.add_scaled(a.negative == b.negative, product, a.exponent + b.exponent);
             }
-            _ => self.nan = true,
+            _ => self.nan[1] = true,
         }
     }
 
@@ -214,8 +218,11 @@ impl Accumulator {
     /// The value as floats, each the nearest to what the ones before leave, and zero again. NaN and infinities are one float; so is a sum beyond the range of floats, which is infinite.
     pub(super) fn take_parts(&mut self, parts: &mut Vec<f64>) {
         let first = parts.len();
-        if self.nan || self.infinite == [true; 2] {
+        if self.nan[1] {
             parts.push(f64::NAN);
+        } else if self.nan[0] || self.infinite == [true; 2] {
+            // One of these must win over the other, or it would matter what was added first.
+            parts.push(-f64::NAN);
         } else if self.infinite[1] {
             parts.push(f64::INFINITY);
         } else if self.infinite[0] {
@@ -241,7 +248,7 @@ impl Accumulator {
     /// The value as a float's mantissa and exponent, so that it may lie beyond the range of floats: value = mantissa × 2^exponent. Zero again
     /// afterwards. NaN for all that is not a number.
     pub(super) fn take_rounded(&mut self) -> (f64, i32) {
-        let rounded = if self.nan || self.infinite.contains(&true) {
+        let rounded = if self.nan.contains(&true) || self.infinite.contains(&true) {
             (f64::NAN, 0)
         } else {
             let negative = self.take_sign();

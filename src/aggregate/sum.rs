@@ -27,9 +27,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// states must fit: within a batch, sums of integers are wider, those of decimals go up to 1.7 × 10³⁸.
 ///
 /// Sums of floats are exact too, and rounded once, in the result; so they do not depend on how rows were divided into batches, runs and periods. Their
-/// state is the sum as a list of floats, each the nearest to what the ones before leave: mostly one to three, none for zero. NaN makes the
-/// sum NaN, as do infinities of both signs; a sum beyond the range of `Float64` is infinite, already as a state. The sum of zeros is 0.0, of
-/// either sign.
+/// state is the sum as a list of floats, each the nearest to what the ones before leave: mostly one to three, none for zero. NaN makes the sum
+/// NaN, a negative one if all are; so do infinities of both signs, a negative one. A sum beyond the range of `Float64` is infinite, already
+/// as a state. The sum of zeros is 0.0, of either sign.
 ///
 /// ```
 /// use std::sync::Arc;

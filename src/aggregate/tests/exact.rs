@@ -153,8 +153,12 @@ fn cancelled_digits_come_back() {
 #[test]
 fn specials_are_one_part() {
     let (nan, infinity) = (f64::NAN, f64::INFINITY);
-    assert_eq!(bits(&parts(&[-nan, 1.0])), bits(&[nan]));
-    assert_eq!(bits(&parts(&[infinity, -infinity])), bits(&[nan]));
+    assert_eq!(bits(&parts(&[-nan, 1.0])), bits(&[-nan]));
+    assert_eq!(bits(&parts(&[-nan, nan, 1.0])), bits(&[nan]));
+    assert_eq!(bits(&parts(&[infinity, -infinity])), bits(&[-nan]));
+    // However it came about.
+    assert_eq!(bits(&parts(&[infinity, -infinity, nan])), bits(&[nan]));
+    assert_eq!(bits(&parts(&[infinity, -nan, -infinity])), bits(&[-nan]));
     assert_eq!(parts(&[infinity, -1e308]), [infinity]);
     assert_eq!(parts(&[-infinity, 3.0]), [-infinity]);
     assert_eq!(parts(&[f64::MAX, f64::MAX]), [infinity]);
