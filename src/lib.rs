@@ -102,7 +102,7 @@
 //! | join by more than equal keys | [`JoinCondition`] |
 //! | run a plan | [`Plan::stream`], [`Plan::execute`]; [`Plan::split`] for workers of one's own |
 //! | see what it cost | [`PlanStream::metrics`] |
-//! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`CountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
+//! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`Variance`], [`StdDev`], [`Any`], [`All`], [`First`], [`Last`], [`Collect`], [`CountDistinct`], [`ApproxCountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
 //! | aggregate by week, merge into years | [`Rollup`]; the guide is `docs/rollups.md` |
 //! | keep some rows of an aggregate | [`Aggregator::filter`] with a [`Predicate`] |
 //! | write a plan's result | [`Plan::transform`], [`Target`] |
@@ -155,8 +155,8 @@ pub use object_store;
 pub use parquet;
 
 pub use aggregate::{
-    Aggregator, Count, CountDistinct, Definition, Filtered, Fold, Max, Mean, Min, Segments, Sum, SumMap, TopK,
-    check_laws,
+    Aggregator, All, Any, ApproxCountDistinct, Collect, Count, CountDistinct, Definition, Filtered, First, Fold, Last,
+    Max, Mean, Min, OrderedBy, Segments, StdDev, Sum, SumMap, TopK, Variance, check_laws,
 };
 pub use cogroup::{CoGroupBatch, CoGroupChunk, KeyGroup};
 pub use dataset::{BucketSize, BucketSizes, Dataset, DatasetStatistics};

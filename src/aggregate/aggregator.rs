@@ -66,7 +66,8 @@ impl Definition {
 /// 6. **Independence.** A segment's state does not depend on the segments beside it.
 ///
 /// Equal means equal arrays: states are canonical, so that the same rows give the same partial. [`check_laws`](crate::check_laws) checks an
-/// implementation against rows of your own. The sum, mean and sum map of float columns keep laws 3 to 5 up to rounding only.
+/// implementation against rows of your own. All functions of this crate keep them to the last bit, those of float columns
+/// too, unless a sum of finite values is beyond the range of floats.
 ///
 /// # Types
 /// Columns come in canonical types: strings as `Utf8View`, binary as `BinaryView`, lists as `List`, no dictionaries. States and results may

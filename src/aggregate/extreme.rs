@@ -1,17 +1,15 @@
 //! The least and the greatest value.
 
-use std::ops::Range;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::array::{Array, ArrayRef, UInt64Array};
+use arrow::datatypes::DataType;
 
+use crate::aggregate::order::{WithOrder, choose, is_ordered, with_order};
 use crate::aggregate::segments::{bad_input, not_state_type, one_type, take_own};
 use crate::aggregate::{Aggregator, Definition, Segments};
 use crate::error::Result;
-use crate::merge::{Extract, ForKeys, Keys, dispatch};
-use crate::schema::is_key_type;
 
 /// The least value of a column, nulls left out.
 ///
@@ -74,53 +72,21 @@ macro_rules! extreme {
 extreme!(Min, "min", false);
 extreme!(Max, "max", true);
 
-fn is_float(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Float16 | DataType::Float32 | DataType::Float64)
-}
-
-fn is_ordered(data_type: &DataType) -> bool {
-    is_key_type(data_type) || is_float(data_type)
-}
-
 fn pick(rows: &Segments<'_>, column: &ArrayRef, greatest: bool) -> Result<ArrayRef> {
-    let indices = if is_float(column.data_type()) {
-        let wide = cast(column, &DataType::Float64)?;
-        let values = wide.as_primitive::<Float64Type>();
-        choose(rows, column, greatest, |a, b| values.value(a).total_cmp(&values.value(b)).is_lt())
-    } else {
-        dispatch(&[column.data_type().clone()], Choose { rows, column, greatest })?
-    };
-    take_own(column, &indices)
+    take_own(column, &with_order(column, Pick { rows, column, greatest })?)
 }
 
-/// Per segment, the row of the extreme value.
-fn choose(rows: &Segments<'_>, column: &ArrayRef, greatest: bool, less: impl Fn(usize, usize) -> bool) -> UInt64Array {
-    let nulls = column.nulls().filter(|nulls| nulls.null_count() > 0);
-    let better = |a, b| if greatest { less(b, a) } else { less(a, b) };
-    let best = |range: Range<usize>| {
-        let mut best: Option<usize> = None;
-        for row in range {
-            if nulls.is_none_or(|nulls| nulls.is_valid(row)) && best.is_none_or(|best| better(row, best)) {
-                best = Some(row);
-            }
-        }
-        best.map(|row| row as u64)
-    };
-    rows.ranges().map(best).collect()
-}
-
-struct Choose<'a, 'b> {
+struct Pick<'a, 'b> {
     rows: &'a Segments<'b>,
     column: &'a ArrayRef,
     greatest: bool,
 }
 
-impl ForKeys for Choose<'_, '_> {
+impl WithOrder for Pick<'_, '_> {
+    /// Per segment, the row of the extreme value.
     type Output = UInt64Array;
 
-    fn run<E: Extract>(self, extract: E) -> Result<UInt64Array> {
-        // What lies below a null is any value; `choose` does not look at it.
-        let keys = extract.extract(&[Arc::clone(self.column)])?;
-        Ok(choose(self.rows, self.column, self.greatest, |a, b| keys.value(a) < keys.value(b)))
+    fn run(self, order: impl Fn(usize, usize) -> Ordering) -> Result<UInt64Array> {
+        Ok(choose(self.rows, self.column.nulls(), self.greatest, order))
     }
 }

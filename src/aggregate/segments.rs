@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, StructArray, UInt64Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{filter, prep_null_mask_filter, take};
 use arrow::datatypes::DataType;
 
+use crate::aggregate::order::{is_comparable, is_ordered};
 use crate::error::{Error, Result};
 
 /// Columns and offsets of their own, after rows were left out.
@@ -74,6 +75,28 @@ pub(super) fn bad_input(function: &str, column: &str, found: &DataType) -> Error
     ))
 }
 
+/// Of an aggregate that orders rows, with the types of a value and of what its rows are ordered by.
+pub(super) fn value_and_order<'a>(
+    inputs: &'a [DataType],
+    function: &str,
+    value: &str,
+    by: &str,
+) -> Result<(&'a DataType, &'a DataType)> {
+    let [of, order] = inputs else {
+        return Err(Error::invalid_input(format!(
+            "the aggregate has another number of inputs, aggregate=`{function}`, expected=`2`, found=`{}`",
+            inputs.len()
+        )));
+    };
+    if !is_ordered(order) {
+        return Err(bad_input(function, by, order));
+    }
+    if !is_comparable(of) {
+        return Err(bad_input(function, value, of));
+    }
+    Ok((of, order))
+}
+
 /// The one type among `inputs`.
 pub(super) fn one_type<'a>(inputs: &'a [DataType], function: &str) -> Result<&'a DataType> {
     match inputs {
@@ -88,10 +111,29 @@ pub(super) fn one_type<'a>(inputs: &'a [DataType], function: &str) -> Result<&'a
 /// The values at these rows, in buffers of their own: arrow's `take` shares the buffers of strings and binary, and a state that goes on and on
 /// would keep alive all batches that it was made from.
 pub(super) fn take_own(values: &ArrayRef, rows: &UInt64Array) -> Result<ArrayRef> {
-    let taken = take(values, rows, None)?;
-    Ok(match taken.data_type() {
-        DataType::Utf8View => Arc::new(taken.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(taken.as_binary_view().gc()),
-        _ => taken,
+    own(&take(values, rows, None)?)
+}
+
+/// The same values, of strings and binary in buffers that hold nothing else.
+fn own(values: &ArrayRef) -> Result<ArrayRef> {
+    Ok(match values.data_type() {
+        DataType::Utf8View => Arc::new(values.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(values.as_binary_view().gc()),
+        DataType::Struct(fields) => {
+            let columns = values.as_struct().columns().iter().map(own).collect::<Result<_>>()?;
+            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, values.nulls().cloned(), values.len())?)
+        }
+        DataType::List(item) => {
+            let list: &ListArray = values.as_list();
+            let items = own(list.values())?;
+            Arc::new(ListArray::try_new(Arc::clone(item), list.offsets().clone(), items, list.nulls().cloned())?)
+        }
+        DataType::Map(entries, sorted) => {
+            let map = values.as_map();
+            let inner = own(&(Arc::new(map.entries().clone()) as ArrayRef))?.as_struct().clone();
+            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            Arc::new(MapArray::try_new(Arc::clone(entries), offsets, inner, nulls, *sorted)?)
+        }
+        _ => Arc::clone(values),
     })
 }

@@ -7,24 +7,41 @@ use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, P
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, DecimalType, Field, Fields, Float64Type, Int64Type, UInt64Type};
 
+use crate::aggregate::exact::{rounded, sum_list_type, sum_lists, sums_of_lists, sums_of_values};
 use crate::aggregate::segments::{bad_input, not_state_type, one_type, states};
 use crate::aggregate::{Aggregator, Definition, Segments, count};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Adds up the values of a column, nulls left out.
 ///
-/// State `sum`, version 1, and result, null without values:
+/// State `sum`, version 2, and result, null without values:
 ///
-/// | column | state |
-/// | --- | --- |
-/// | `Int8` … `Int64`, `UInt8` … `UInt32` | `Int64` |
-/// | `UInt64` | `UInt64` |
-/// | `Decimal128(p, s)` | `Decimal128(38, s)` |
-/// | `Float16`, `Float32`, `Float64` | `Float64` |
+/// | column | state | result |
+/// | --- | --- | --- |
+/// | `Int8` … `Int64`, `UInt8` … `UInt32` | `Int64` | the same |
+/// | `UInt64` | `UInt64` | the same |
+/// | `Decimal128(p, s)` | `Decimal128(38, s)` | the same |
+/// | `Float16`, `Float32`, `Float64` | `List` of `Float64` | `Float64` |
 ///
 /// A sum that its type cannot hold is `LimitExceeded`, never a wrapped value; cast such a column to `Decimal128` before it is written. Only
-/// states must fit: within a batch, sums of integers are wider, those of decimals go up to 1.7 × 10³⁸. Floats are added in `Float64`, in the order of rows, runs and partials, so that the last
-/// digits depend on how rows were divided; NaN makes the sum NaN.
+/// states must fit: within a batch, sums of integers are wider, those of decimals go up to 1.7 × 10³⁸.
+///
+/// Sums of floats are exact too, and rounded once, in the result; so they do not depend on how rows were divided into batches, runs and periods. Their
+/// state is the sum as a list of floats, each the nearest to what the ones before leave: mostly one to three, none for zero. NaN makes the sum
+/// NaN, a negative one if all are; so do infinities of both signs, a negative one. A sum beyond the range of `Float64` is infinite, already
+/// as a state. The sum of zeros is 0.0, of either sign.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{ArrayRef, AsArray, Float64Array};
+/// use arrow::datatypes::Float64Type;
+/// use sort_merge_bucket::{Aggregator, Segments, Sum};
+///
+/// let columns = [Arc::new(Float64Array::from(vec![1e16, 1.0, -1e16])) as ArrayRef];
+/// let sums = Sum::of("x").finish(&Sum::of("x").update(&Segments::new(&columns, &[0, 3])?)?)?;
+/// assert_eq!(sums.as_primitive::<Float64Type>().value(0), 1.0);
+/// # Ok::<(), sort_merge_bucket::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sum {
     column: String,
@@ -39,7 +56,7 @@ impl Sum {
 
 impl Aggregator for Sum {
     fn definition(&self) -> Definition {
-        Definition::new("sum", 1).with_parameter("column", &self.column)
+        Definition::new("sum", 2).with_parameter("column", &self.column)
     }
 
     fn inputs(&self) -> Vec<String> {
@@ -48,30 +65,30 @@ impl Aggregator for Sum {
 
     fn state_type(&self, inputs: &[DataType]) -> Result<DataType> {
         let input = one_type(inputs, "sum")?;
-        sum_type(input).ok_or_else(|| bad_input("sum", &self.column, input))
+        sum_state_type(input).ok_or_else(|| bad_input("sum", &self.column, input))
     }
 
     fn output_type(&self, state: &DataType) -> Result<DataType> {
-        if sum_type(state).as_ref() == Some(state) { Ok(state.clone()) } else { Err(not_state_type("sum", state)) }
+        sum_of_state(state).ok_or_else(|| not_state_type("sum", state))
     }
 
     fn update(&self, rows: &Segments<'_>) -> Result<ArrayRef> {
-        sum(rows, rows.column(0))
+        sum(rows, rows.column(0), "sum")
     }
 
     fn merge(&self, states: &Segments<'_>) -> Result<ArrayRef> {
         // A sum of sums; the null of no values is left out as any other.
-        sum(states, states.column(0))
+        sum(states, states.column(0), "sum")
     }
 
     fn finish(&self, states: &ArrayRef) -> Result<ArrayRef> {
-        Ok(Arc::clone(states))
+        finished(states, "sum")
     }
 }
 
 /// The mean of a column's values, nulls left out.
 ///
-/// State `mean`, version 1: `Struct { sum, count }`, the states of [`Sum`] and [`Count`](crate::Count). Result: `Float64`, the sum divided by the count, each
+/// State `mean`, version 2: `Struct { sum, count }`, the states of [`Sum`] and [`Count`](crate::Count). Result: `Float64`, the sum divided by the count, each
 /// converted to `Float64` first; null without values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mean {
@@ -87,7 +104,7 @@ impl Mean {
 
 impl Aggregator for Mean {
     fn definition(&self) -> Definition {
-        Definition::new("mean", 1).with_parameter("column", &self.column)
+        Definition::new("mean", 2).with_parameter("column", &self.column)
     }
 
     fn inputs(&self) -> Vec<String> {
@@ -96,7 +113,7 @@ impl Aggregator for Mean {
 
     fn state_type(&self, inputs: &[DataType]) -> Result<DataType> {
         let input = one_type(inputs, "mean")?;
-        let sum = sum_type(input).ok_or_else(|| bad_input("mean", &self.column, input))?;
+        let sum = sum_state_type(input).ok_or_else(|| bad_input("mean", &self.column, input))?;
         Ok(DataType::Struct(mean_fields(sum)))
     }
 
@@ -104,7 +121,7 @@ impl Aggregator for Mean {
         match state {
             DataType::Struct(fields)
                 if fields.len() == 2
-                    && sum_type(fields[0].data_type()).as_ref() == Some(fields[0].data_type())
+                    && sum_of_state(fields[0].data_type()).is_some()
                     && *fields[1].data_type() == DataType::Int64 =>
             {
                 Ok(DataType::Float64)
@@ -115,12 +132,12 @@ impl Aggregator for Mean {
 
     fn update(&self, rows: &Segments<'_>) -> Result<ArrayRef> {
         let column = rows.column(0);
-        mean_state(sum(rows, column)?, Arc::new(count::values(rows, Some(column))))
+        mean_state(sum(rows, column, "mean")?, Arc::new(count::values(rows, Some(column))))
     }
 
     fn merge(&self, segments: &Segments<'_>) -> Result<ArrayRef> {
         let (sums, counts) = mean_parts(states(segments.columns(), "mean")?)?;
-        mean_state(sum(segments, &sums)?, count::merge(segments, &counts)?)
+        mean_state(sum(segments, &sums, "mean")?, count::merge(segments, &counts)?)
     }
 
     fn finish(&self, states: &ArrayRef) -> Result<ArrayRef> {
@@ -131,7 +148,7 @@ impl Aggregator for Mean {
         };
         let sums: Float64Array = match sums.as_primitive_opt::<Decimal128Type>() {
             Some(unscaled) => unscaled.unary(|v| v as f64 / scale),
-            None => cast(&sums, &DataType::Float64)?.as_primitive::<Float64Type>().clone(),
+            None => cast(&finished(&sums, "mean")?, &DataType::Float64)?.as_primitive::<Float64Type>().clone(),
         };
         let counts = counts.as_primitive::<Int64Type>();
         let mean = |(sum, count): (Option<f64>, &i64)| sum.filter(|_| *count > 0).map(|sum| sum / *count as f64);
@@ -166,9 +183,36 @@ pub(super) fn sum_type(input: &DataType) -> Option<DataType> {
     })
 }
 
-/// Per segment, the sum of `column`; null where there are no values.
-fn sum(rows: &Segments<'_>, column: &ArrayRef) -> Result<ArrayRef> {
-    with_summands(column, Sums(rows))
+/// The type of the state in which values of a type are added up: of floats, exact sums.
+pub(super) fn sum_state_type(input: &DataType) -> Option<DataType> {
+    sum_type(input).map(|sum| if sum == DataType::Float64 { sum_list_type() } else { sum })
+}
+
+/// The type of the sum that a state of this type is, if it is one.
+pub(super) fn sum_of_state(state: &DataType) -> Option<DataType> {
+    if *state == sum_list_type() {
+        return Some(DataType::Float64);
+    }
+    sum_type(state).filter(|sum| sum == state && *sum != DataType::Float64)
+}
+
+/// Sums of states of sums.
+pub(super) fn finished(states: &ArrayRef, function: &str) -> Result<ArrayRef> {
+    match states.data_type() {
+        DataType::List(_) => Ok(Arc::new(rounded(sum_lists(states, function)?))),
+        _ => Ok(Arc::clone(states)),
+    }
+}
+
+/// Per segment, the sum of `column`, values or states; null where there are none.
+fn sum(rows: &Segments<'_>, column: &ArrayRef, function: &str) -> Result<ArrayRef> {
+    match column.data_type() {
+        DataType::List(_) => sums_of_lists(rows, sum_lists(column, function)?),
+        DataType::Float16 | DataType::Float32 | DataType::Float64 => {
+            sums_of_values(rows, cast(column, &DataType::Float64)?.as_primitive())
+        }
+        _ => with_summands(column, Sums(rows)),
+    }
 }
 
 struct Sums<'a, 'b>(&'a Segments<'b>);
@@ -197,7 +241,7 @@ impl WithSummands for Sums<'_, '_> {
     }
 }
 
-/// A type that values are added up in, with room to spare while they are.
+/// A type that integers and decimals are added up in, with room to spare while they are.
 pub(super) trait Summand: ArrowPrimitiveType {
     type Wide: Copy + Send;
 
@@ -209,9 +253,6 @@ pub(super) trait Summand: ArrowPrimitiveType {
 
     /// `LimitExceeded` if the type cannot hold the sum.
     fn narrow(sum: Self::Wide) -> Result<Self::Native>;
-
-    /// Orders values; floats by IEEE 754's total order.
-    fn order(a: Self::Native, b: Self::Native) -> std::cmp::Ordering;
 }
 
 fn too_large(data_type: &DataType) -> Error {
@@ -239,10 +280,6 @@ macro_rules! integer_summand {
 
             fn narrow(sum: i128) -> Result<Self::Native> {
                 sum.try_into().map_err(|_| too_large(&Self::DATA_TYPE))
-            }
-
-            fn order(a: Self::Native, b: Self::Native) -> std::cmp::Ordering {
-                a.cmp(&b)
             }
         }
     };
@@ -272,34 +309,6 @@ impl Summand for Decimal128Type {
     fn narrow(sum: i128) -> Result<i128> {
         if (-MAX_DECIMAL..=MAX_DECIMAL).contains(&sum) { Ok(sum) } else { Err(too_large(&Self::DEFAULT_TYPE)) }
     }
-
-    fn order(a: i128, b: i128) -> std::cmp::Ordering {
-        a.cmp(&b)
-    }
-}
-
-impl Summand for Float64Type {
-    type Wide = f64;
-
-    const ZERO: f64 = 0.0;
-
-    #[inline]
-    fn widen(value: f64) -> f64 {
-        value
-    }
-
-    #[inline]
-    fn add(a: f64, b: f64) -> Result<f64> {
-        Ok(a + b)
-    }
-
-    fn narrow(sum: f64) -> Result<f64> {
-        Ok(sum)
-    }
-
-    fn order(a: f64, b: f64) -> std::cmp::Ordering {
-        a.total_cmp(&b)
-    }
 }
 
 /// A computation that is generic over the type in which values are added up.
@@ -309,15 +318,14 @@ pub(super) trait WithSummands {
     fn run<T: Summand>(self, values: &PrimitiveArray<T>) -> Result<Self::Output>;
 }
 
-/// Runs `work` with the values of a column in the type of its sum.
+/// Runs `work` with the values of a column of integers or decimals in the type of its sum.
 pub(super) fn with_summands<W: WithSummands>(column: &ArrayRef, work: W) -> Result<W::Output> {
-    let wide = sum_type(column.data_type())
-        .ok_or_else(|| Error::internal(format!("no column to add up, type=`{}`", column.data_type())))?;
+    let wide = sum_type(column.data_type()).ok_or_else(|| not_state_type("sum", column.data_type()))?;
     match &wide {
         DataType::Int64 => work.run(cast(column, &wide)?.as_primitive::<Int64Type>()),
         DataType::UInt64 => work.run(column.as_primitive::<UInt64Type>()),
-        DataType::Float64 => work.run(cast(column, &wide)?.as_primitive::<Float64Type>()),
         // The values are those of the narrower precision.
-        _ => work.run(&column.as_primitive::<Decimal128Type>().clone().with_data_type(wide)),
+        DataType::Decimal128(_, _) => work.run(&column.as_primitive::<Decimal128Type>().clone().with_data_type(wide)),
+        other => Err(Error::internal(format!("no column to add up, type=`{other}`"))),
     }
 }

@@ -3,13 +3,14 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ListArray, PrimitiveArray, StructArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, ListArray, StructArray, UInt64Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 
 use crate::aggregate::items::list_offsets;
+use crate::aggregate::order::{WithOrder, with_order};
 use crate::aggregate::segments::{map_states, not_state_type};
-use crate::aggregate::sum::{Summand, WithSummands, with_summands};
+use crate::aggregate::sum::finished;
 use crate::aggregate::sum_map::item_and_sum;
 use crate::aggregate::{Aggregator, Definition, Segments, SumMap};
 use crate::error::Result;
@@ -66,7 +67,7 @@ impl Aggregator for TopK {
 
     fn output_type(&self, state: &DataType) -> Result<DataType> {
         let (item, sum) = item_and_sum(state).ok_or_else(|| not_state_type("top_k", state))?;
-        Ok(DataType::List(ranked_field(item.clone(), sum.clone())))
+        Ok(DataType::List(ranked_field(item.clone(), sum)))
     }
 
     fn update(&self, rows: &Segments<'_>) -> Result<ArrayRef> {
@@ -80,8 +81,9 @@ impl Aggregator for TopK {
     fn finish(&self, states: &ArrayRef) -> Result<ArrayRef> {
         let maps = map_states(states, "top_k")?;
         let ends: Vec<usize> = maps.offsets().iter().map(|end| *end as usize).collect();
-        let (rows, ends) = with_summands(maps.values(), Rank { offsets: &ends, limit: self.limit })?;
-        let columns = vec![take(maps.keys(), &rows, None)?, take(maps.values(), &rows, None)?];
+        let sums = finished(maps.values(), "top_k")?;
+        let (rows, ends) = with_order(&sums, Rank { offsets: &ends, limit: self.limit })?;
+        let columns = vec![take(maps.keys(), &rows, None)?, take(&sums, &rows, None)?];
         let fields = ranked_fields(columns[0].data_type().clone(), columns[1].data_type().clone());
         let ranked = StructArray::try_new(fields.clone(), columns, None)?;
         let item = Arc::new(Field::new_list_field(DataType::Struct(fields), true));
@@ -102,15 +104,13 @@ struct Rank<'a> {
     limit: usize,
 }
 
-impl WithSummands for Rank<'_> {
+impl WithOrder for Rank<'_> {
     /// The entries in rank order, and where the lists end.
     type Output = (UInt64Array, Vec<usize>);
 
-    fn run<T: Summand>(self, sums: &PrimitiveArray<T>) -> Result<Self::Output> {
+    fn run(self, order: impl Fn(usize, usize) -> Ordering) -> Result<Self::Output> {
         // Entries lie in the order of their items, so that among equal sums the first entry is the one to take.
-        let order = |a: &u64, b: &u64| -> Ordering {
-            T::order(sums.value(*b as usize), sums.value(*a as usize)).then(a.cmp(b))
-        };
+        let order = |a: &u64, b: &u64| order(*b as usize, *a as usize).then(a.cmp(b));
         let mut rows: Vec<u64> = vec![];
         let mut ends = vec![0];
         let mut entries: Vec<u64> = vec![];

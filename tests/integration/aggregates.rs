@@ -10,9 +10,9 @@ use object_store::ObjectStore;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use sort_merge_bucket::{
-    Aggregate, Aggregator, CoGroup, Count, CountDistinct, Dataset, Definition, Encoding, Error, ErrorKind, Filtered,
-    Fold, Join, JoinKind, Literal, Max, Mean, Min, PlanOptions, Predicate, Result, Segments, Source, Sum, SumMap,
-    Target, TopK, check_laws,
+    Aggregate, Aggregator, All, Any, ApproxCountDistinct, CoGroup, Collect, Count, CountDistinct, Dataset, Definition,
+    Encoding, Error, ErrorKind, Filtered, First, Fold, Join, JoinKind, Last, Literal, Max, Mean, Min, PlanOptions,
+    Predicate, Result, Segments, Source, StdDev, Sum, SumMap, Target, TopK, Variance, check_laws,
 };
 
 use crate::support::aggregates::{Asked, Function, Recipe, aggregate, all_functions, assert_same, recipes};
@@ -1055,6 +1055,116 @@ async fn datasets_without_rows_have_no_results() {
     let found = results(plan).await;
     assert_eq!(found.len(), 30);
     assert_eq!(found[3], [int(3), int(0), Value::Null, Value::Many(vec![]), int(0)]);
+}
+
+/// Keys and floats of all sizes, in a few runs.
+fn float_rows() -> Vec<Row> {
+    let sizes = [1e16, 1.0, -1e16, 0.1, 1e-9, -3.0, 1e300, -1e300, 7e5, f64::from(f32::MIN_POSITIVE)];
+    let row = |at: i128| vec![int(at % 5), Value::Float((sizes[(at * 7 % 10) as usize] * (at as f64)).to_bits())];
+    (0..300).map(row).collect()
+}
+
+#[tokio::test]
+async fn results_of_floats_do_not_depend_on_how_rows_were_divided() {
+    let store = store();
+    let all = float_rows();
+    let asking = |aggregation: Aggregate| {
+        aggregation
+            .aggregate("sum", Sum::of("v"))
+            .aggregate("mean", Mean::of("v"))
+            .aggregate("variance", Variance::of("v").population())
+            .aggregate("deviation", StdDev::of("v").filter(Predicate::lt("v", 1e100)))
+            .aggregate("sums", SumMap::of("k").weighted_by("v"))
+            .aggregate("top", TopK::of("k").weighted_by("v"))
+    };
+    let one = pairs(DataType::Int64, DataType::Float64, all.clone()).write(&store, "one").await;
+    let expected = results(asking(Aggregate::over(&one))).await;
+    assert_eq!(expected.len(), 5);
+    for (name, cut, buckets) in [("a", 1, 1), ("b", 100, 6), ("c", 299, 4)] {
+        let (first, second) = all.split_at(cut);
+        let data = pairs(DataType::Int64, DataType::Float64, second.iter().rev().cloned().collect());
+        let dataset = data.and_write(buckets, first.to_vec()).write(&store, name).await;
+        for batch_size in [1, 7, 8192] {
+            let options = PlanOptions::default().with_batch_size(batch_size);
+            // To the last bit.
+            assert_eq!(results(asking(Aggregate::over(&dataset)).with_options(options)).await, expected);
+        }
+        let states = asking(Aggregate::over(&dataset)).plan_states().unwrap();
+        let stored = states.transform(Target::new(Arc::clone(&store), format!("states {name}")), Ok).await.unwrap();
+        assert_eq!(results(asking(Aggregate::over_states(&stored))).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn every_function_over_stored_weeks_equals_it_over_all_rows() {
+    let store = store();
+    let fields = vec![
+        field("user", DataType::Int64, false),
+        field("track", DataType::Utf8, true),
+        field("at", DataType::Timestamp(TimeUnit::Microsecond, None), true),
+        field("skipped", DataType::Boolean, true),
+        field("ms", DataType::Int32, true),
+    ];
+    let row = |at: i128| -> Row {
+        let some = |value: Value, every: i128| if at % every == 0 { Value::Null } else { value };
+        let track = text(&format!("a track with a long name {}", at * at % 900));
+        vec![
+            int(at % 3),
+            some(track, 7),
+            some(int(at * 31 % 101), 11),
+            some(Value::Bool(at % 17 == 1), 5),
+            some(int(at % 250), 13),
+        ]
+    };
+    let rows: Vec<Row> = (0..3000).map(row).collect();
+    let write = |name: &'static str, rows: &[Row]| {
+        let data = DatasetData::new(fields.clone(), &["user"], 2, rows.to_vec());
+        let store = Arc::clone(&store);
+        async move { data.write(&store, name).await }
+    };
+    let all = write("all", &rows).await;
+    let weeks = [
+        write("week 1", &rows[..900]).await,
+        write("week 2", &rows[900..910]).await,
+        write("week 3", &rows[910..]).await,
+    ];
+    let asking = |aggregation: Aggregate| {
+        aggregation
+            .aggregate("first", First::of("track").by("at"))
+            .aggregate("last", Last::of("track").by("at"))
+            .aggregate("latest", Collect::of("track").by("at").descending().with_limit(5))
+            .aggregate("least", Collect::of("ms").with_limit(4))
+            .aggregate("tracks", ApproxCountDistinct::of("track"))
+            .aggregate("lengths", ApproxCountDistinct::of("ms").with_precision(8))
+            .aggregate("any", Any::of("skipped"))
+            .aggregate("all", All::of("skipped"))
+            .aggregate("spread", StdDev::of("ms"))
+    };
+    let expected = results(asking(Aggregate::over(&all))).await;
+    let mut partials = vec![];
+    for (at, week) in weeks.iter().enumerate() {
+        let target = Target::new(Arc::clone(&store), format!("partial {at}"));
+        let stored = asking(Aggregate::over(week)).plan_states().unwrap().transform(target, Ok).await.unwrap();
+        assert_valid(&stored).await;
+        partials.push(stored);
+    }
+    assert_eq!(results(asking(Aggregate::over_states(partials))).await, expected);
+    // Some of it, in plain words.
+    for user in &expected {
+        let of = |column: usize| rows.iter().filter(|row| row[0] == user[0]).map(move |row| row[column].clone());
+        let tracks =
+            of(1).filter(|track| *track != Value::Null).collect::<std::collections::BTreeSet<_>>().len() as f64;
+        let Value::Int(estimate) = user[5] else { unreachable!() };
+        assert!((estimate as f64 / tracks - 1.0).abs() < 0.05, "{estimate} of {tracks}");
+        assert_eq!(user[7..9], [Value::Bool(true), Value::Bool(false)]);
+    }
+
+    // A sketch that was damaged, by whoever wrote the dataset, is an error and no count.
+    let fields = vec![field("k", DataType::Int64, false), field("tracks", DataType::Binary, false)];
+    let bad = DatasetData::new(fields, &["k"], 1, vec![vec![int(1), Value::Bytes(vec![2, 1, 7, 12, 3, 8, 9, 8])]]);
+    let bad = bad.write(&store, "bad").await;
+    let plan = Aggregate::over_states(&bad).aggregate("tracks", ApproxCountDistinct::of("track")).plan().unwrap();
+    assert_error(&failure(&plan).await, ErrorKind::Corrupt, &["aggregate=`approx_count_distinct`"]);
 }
 
 everywhere!(

@@ -2,6 +2,7 @@
 //!
 //! The loops share no code with the crate. Of floats, results are compared up to rounding: sums depend on the order of rows.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use chrono::{DateTime, NaiveDate, TimeDelta};
 use proptest::prelude::*;
 use sort_merge_bucket::{
-    Aggregator, Comparison, Count, CountDistinct, Literal, Max, Mean, Min, Predicate, Sum, SumMap, TopK,
+    Aggregator, All, Any, ApproxCountDistinct, Collect, Comparison, Count, CountDistinct, First, Last, Literal, Max,
+    Mean, Min, Predicate, StdDev, Sum, SumMap, TopK, Variance,
 };
 
 use super::oracle::{Row, Value, int};
@@ -26,6 +28,17 @@ pub(crate) enum Function {
     Distinct(usize),
     Sums(usize, Option<usize>),
     Top(usize, Option<usize>, usize),
+    /// Of a population or a sample.
+    Variance(usize, bool),
+    StdDev(usize, bool),
+    Any(usize),
+    All(usize),
+    /// A value, and what orders rows.
+    First(usize, usize),
+    Last(usize, usize),
+    /// Descending or not, and the limit.
+    Collect(usize, Option<usize>, bool, usize),
+    Approximate(usize),
 }
 
 /// A condition on a row.
@@ -89,6 +102,20 @@ impl Function {
             Self::Top(item, Some(weight), limit) => {
                 Arc::new(TopK::of(name(item)).weighted_by(name(weight)).with_limit(limit))
             }
+            Self::Variance(at, false) => Arc::new(Variance::of(name(at))),
+            Self::Variance(at, true) => Arc::new(Variance::of(name(at)).population()),
+            Self::StdDev(at, false) => Arc::new(StdDev::of(name(at))),
+            Self::StdDev(at, true) => Arc::new(StdDev::of(name(at)).population()),
+            Self::Any(at) => Arc::new(Any::of(name(at))),
+            Self::All(at) => Arc::new(All::of(name(at))),
+            Self::First(at, by) => Arc::new(First::of(name(at)).by(name(by))),
+            Self::Last(at, by) => Arc::new(Last::of(name(at)).by(name(by))),
+            Self::Collect(at, by, descending, limit) => {
+                let collect = Collect::of(name(at)).with_limit(limit);
+                let collect = if let Some(by) = by { collect.by(name(by)) } else { collect };
+                Arc::new(if descending { collect.descending() } else { collect })
+            }
+            Self::Approximate(at) => Arc::new(ApproxCountDistinct::of(name(at))),
         }
     }
 
@@ -124,6 +151,41 @@ impl Function {
                 ranked.sort_by(|a, b| b.1.cmp(&a.1));
                 Value::Many(ranked.into_iter().take(limit).map(|(item, sum)| Value::Many(vec![item, sum])).collect())
             }
+            Self::Variance(at, population) => {
+                let scale = if let DataType::Decimal128(_, scale) = fields[at].data_type() { *scale } else { 0 };
+                let number = |value: &Value| match value {
+                    Value::Int(value) => *value as f64 / 10_f64.powi(scale.into()),
+                    other => float(other),
+                };
+                let all: Vec<f64> = values(at).map(number).collect();
+                let (n, divisor) = (all.len() as f64, all.len() as f64 - if population { 0.0 } else { 1.0 });
+                if divisor <= 0.0 {
+                    return Value::Null;
+                }
+                // By the differences of all pairs: nothing cancels.
+                let squares: f64 = all.iter().flat_map(|a| all.iter().map(move |b| (a - b) * (a - b))).sum();
+                Value::Float((squares / 2.0 / n / divisor).to_bits())
+            }
+            Self::StdDev(at, population) => match Self::Variance(at, population).value(fields, rows) {
+                Value::Null => Value::Null,
+                variance => Value::Float(float(&variance).sqrt().to_bits()),
+            },
+            Self::Any(at) if values(at).next().is_none() => Value::Null,
+            Self::Any(at) => Value::Bool(values(at).any(|value| *value == Value::Bool(true))),
+            Self::All(at) if values(at).next().is_none() => Value::Null,
+            Self::All(at) => Value::Bool(values(at).all(|value| *value == Value::Bool(true))),
+            Self::First(at, by) => ordered(rows, at, by).into_iter().next().unwrap_or(Value::Null),
+            Self::Last(at, by) => ordered(rows, at, by).into_iter().next_back().unwrap_or(Value::Null),
+            Self::Collect(at, by, descending, limit) => {
+                let mut all = ordered(rows, at, by.unwrap_or(at));
+                if descending {
+                    all.reverse();
+                }
+                all.truncate(limit);
+                Value::Many(all)
+            }
+            // Few enough values for it to be exact.
+            Self::Approximate(at) => Self::Distinct(at).value(fields, rows),
         }
     }
 }
@@ -145,6 +207,23 @@ fn total(a: &Value, b: &Value) -> bool {
         (Value::Float(_), Value::Float(_)) => float(a).total_cmp(&float(b)).is_lt(),
         _ => a < b,
     }
+}
+
+/// The values of a column by another one, among equals by value; without nulls in either.
+fn ordered(rows: &[Row], at: usize, by: usize) -> Vec<Value> {
+    let order = |a: &Value, b: &Value| {
+        if total(a, b) {
+            Ordering::Less
+        } else if total(b, a) {
+            Ordering::Greater
+        } else {
+            Ordering::Equal
+        }
+    };
+    let mut pairs: Vec<(&Value, &Value)> = rows.iter().map(|row| (&row[by], &row[at])).collect();
+    pairs.retain(|(by, value)| **by != Value::Null && **value != Value::Null);
+    pairs.sort_by(|a, b| order(a.0, b.0).then_with(|| order(a.1, b.1)));
+    pairs.into_iter().map(|(_, value)| value.clone()).collect()
 }
 
 fn sums(rows: &[Row], item: usize, weight: Option<usize>) -> BTreeMap<Value, Value> {
@@ -182,16 +261,29 @@ pub(crate) fn all_functions(fields: &[Field], rows: &[Row]) -> Vec<Function> {
     let addable: Vec<usize> = (0..fields.len())
         .filter(|&at| sums_fit(fields[at].data_type(), rows.iter().map(|row| row[at].clone())))
         .collect();
+    let has_order = |at: &usize| is_key_type(fields[*at].data_type()) || *fields[*at].data_type() == DataType::Float64;
+    let ordered: Vec<usize> = (0..fields.len()).rev().filter(has_order).collect();
     let mut all = vec![Function::Rows];
     for (at, field) in fields.iter().enumerate() {
         all.push(Function::Count(at));
         if addable.contains(&at) {
             all.extend([Function::Sum(at), Function::Mean(at)]);
+            all.push(if at % 2 == 0 { Function::Variance(at, at % 4 == 0) } else { Function::StdDev(at, at % 4 == 1) });
+        }
+        if *field.data_type() == DataType::Boolean {
+            all.extend([Function::Any(at), Function::All(at)]);
+        }
+        if let Some(&by) = ordered.get(at % ordered.len().max(1)) {
+            all.push(if at % 2 == 0 { Function::First(at, by) } else { Function::Last(at, by) });
+            all.push(Function::Collect(at, Some(by), at % 4 > 1, 1 + at % 3));
         }
         if is_key_type(field.data_type()) || *field.data_type() == DataType::Float64 {
-            all.extend([Function::Min(at), Function::Max(at)]);
+            all.extend([Function::Min(at), Function::Max(at), Function::Collect(at, None, at % 2 == 0, at % 5)]);
         }
         if is_key_type(field.data_type()) {
+            if rows.iter().map(|row| &row[at]).collect::<BTreeSet<_>>().len() < 200 {
+                all.push(Function::Approximate(at));
+            }
             all.extend([Function::Distinct(at), Function::Sums(at, None), Function::Top(at, None, at % 4)]);
             if let Some(&weight) = addable.get(at % addable.len().max(1)) {
                 all.push(Function::Sums(at, Some(weight)));
