@@ -31,7 +31,7 @@ use crate::layout::DatasetId;
 use crate::manifest::Lineage;
 use crate::merge::SourceInputs;
 use crate::metrics::Counters;
-use crate::read::{Chain, chains};
+use crate::read::{Chain, Verification, chains};
 use crate::select::KeyRange;
 use crate::spec::BucketCount;
 
@@ -50,6 +50,9 @@ pub const DEFAULT_PREFETCH: usize = 2;
 
 /// The largest batch size: beyond it batches only cost memory, and row numbers inside one must fit 32 bits.
 pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
+
+/// The most slots of a plan, each of which takes some hundred bytes whether it has rows or not.
+pub(crate) const MAX_SLOTS: u32 = 1 << 20;
 
 /// The default of [`PlanOptions::carry_budget`]: 64 MiB.
 pub const DEFAULT_CARRY_BUDGET: usize = 64 << 20;
@@ -70,6 +73,8 @@ pub struct PlanOptions {
     /// The local folder for the files of such rows, which exist only as long as the key is being joined; `None` is the system's folder for
     /// temporary files.
     pub spill_dir: Option<PathBuf>,
+    /// How much of what is read is verified. Default [`Verification::Basic`].
+    pub verification: Verification,
 }
 
 impl Default for PlanOptions {
@@ -80,6 +85,7 @@ impl Default for PlanOptions {
             dynamic_filters: DynamicFilters::default(),
             carry_budget: DEFAULT_CARRY_BUDGET,
             spill_dir: None,
+            verification: Verification::default(),
         }
     }
 }
@@ -134,6 +140,41 @@ impl PlanOptions {
     #[must_use]
     pub fn with_spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.spill_dir = Some(dir.as_ref().to_path_buf());
+        self
+    }
+
+    /// Sets [`verification`](Self::verification), by default [`Verification::Basic`].
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    /// # use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
+    /// use futures::TryStreamExt;
+    /// use sort_merge_bucket::{ErrorKind, Parallelism, PlanOptions, Scan, Verification};
+    /// # use sort_merge_bucket::{BucketSpec, DatasetWriter};
+    /// # #[tokio::main] async fn main() -> sort_merge_bucket::Result<()> {
+    /// # let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    /// # let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+    /// # let batch = RecordBatch::try_from_iter([("user_id", ids)])?;
+    /// # let spec = BucketSpec::new(["user_id"], 1)?;
+    /// # let mut writer = DatasetWriter::builder(Arc::clone(&store), "users", batch.schema(), spec).build().await?;
+    /// # writer.write(&batch).await?;
+    /// # let users = writer.commit().await?;
+    /// // A byte of a value is flipped: the file can be read as before.
+    /// # let path = users.run_paths().next().unwrap();
+    /// # let mut bytes = store.get(&path).await?.bytes().await?.to_vec();
+    /// # bytes[3_000] ^= 1;
+    /// # store.put(&path, bytes.into()).await?;
+    /// let options = PlanOptions::default().with_verification(Verification::Full);
+    /// let plan = Scan::new(&users).with_options(options).plan()?;
+    /// let error = plan.stream(Parallelism::Available).try_collect::<Vec<_>>().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// assert_eq!(error.path(), Some(path.as_ref()));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_verification(mut self, verification: Verification) -> Self {
+        self.verification = verification;
         self
     }
 }
