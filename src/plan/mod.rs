@@ -160,10 +160,10 @@ impl PlanOptions {
     /// # let mut writer = DatasetWriter::builder(Arc::clone(&store), "users", batch.schema(), spec).build().await?;
     /// # writer.write(&batch).await?;
     /// # let users = writer.commit().await?;
-    /// // A byte of a value is flipped: the file can be read as before.
+    /// // Somewhere in the dataset, a byte of a page was flipped.
     /// # let path = users.run_paths().next().unwrap();
     /// # let mut bytes = store.get(&path).await?.bytes().await?.to_vec();
-    /// # bytes[3_000] ^= 1;
+    /// # bytes[200] ^= 1;
     /// # store.put(&path, bytes.into()).await?;
     /// let options = PlanOptions::default().with_verification(Verification::Full);
     /// let plan = Scan::new(&users).with_options(options).plan()?;

@@ -41,8 +41,9 @@ pub(super) fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowRe
         wanted.as_ref().clone().with_nullable(found.is_nullable()).with_metadata(found.metadata().clone())
     };
     // Parquet takes the wanted types for hints, and would return any bytes as text and any numbers as times.
-    let pairs = of_file.schema().fields().iter().zip(reader.schema.fields());
-    for (found, expected) in pairs.filter(|(found, expected)| !is_stored_as(expected.data_type(), found.data_type())) {
+    let mut pairs = of_file.schema().fields().iter().zip(reader.schema.fields());
+    let differs = |(found, expected): &(&FieldRef, &FieldRef)| !is_stored_as(expected.data_type(), found.data_type());
+    if let Some((found, expected)) = pairs.find(differs) {
         return Err(Error::corrupt(format!(
             "a column of a run is of another type than the manifest says, column=`{}`, expected=`{}`, found=`{}`",
             expected.name(),

@@ -21,6 +21,7 @@ use parquet::DecodeResult;
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
 use parquet::file::metadata::{
     ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, ParquetMetaDataReader,
+    RowGroupMetaData,
 };
 
 use crate::dataset::Dataset;
@@ -286,14 +287,15 @@ impl File<'_> {
             }
             _ => return Err(Error::corrupt("the file does not end as a parquet file")),
         };
-        let footer = self.fetch(&[self.size - length..self.size - TRAILER_BYTES]).await?.concat();
+        let body = self.size - length..self.size - TRAILER_BYTES;
+        let footer = self.fetch(std::slice::from_ref(&body)).await?.concat();
         let decode = move || {
             check_footer(&footer)?;
             Ok(ParquetMetaDataReader::decode_metadata(&footer)?)
         };
         let metadata = spawn_blocking(decode).await?;
         // Where the pages are: lists whose lengths the decoder trusts.
-        let chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+        let chunks = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
         let of_chunk = |chunk: &ColumnChunkMetaData| {
             let start = u64::try_from(chunk.offset_index_offset()?).ok()?;
             Some(start..start.checked_add(u64::try_from(chunk.offset_index_length()?).ok()?)?)

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use serde_json::Value as Json;
 use sort_merge_bucket::{
     Aggregate, CoGroup, Count, Dataset, DatasetWriter, Error, ErrorKind, Join, Plan, PlanOperation, PlanOptions,
@@ -22,7 +23,7 @@ use sort_merge_bucket::{
 
 use crate::support::data::{DatasetData, Write, batch_of};
 use crate::support::field;
-use crate::support::forge::{encode_run, manifest_path, read_run, replace_run, run_paths};
+use crate::support::forge::{edit_manifest, encode_run, manifest_path, read_run, replace_run, run_paths};
 use crate::support::mutations::{
     Damage, added, deep, extended, hostile_values, of_text, places, raw, removed, repeated, replaced, resized, set,
     text_of,
@@ -356,7 +357,7 @@ fn hostile_paths(good: &str) -> Vec<String> {
                 format!("data/w/{steps}"),
                 format!("{good}/{steps}"),
                 format!("data/{steps}/../d/{good}"),
-                format!("{steps}"),
+                steps,
             ]);
         }
     }
@@ -497,8 +498,8 @@ async fn hostile_values_anywhere_in_a_manifest_are_an_error_or_change_no_row() {
             damaged.try_manifest(what, text_of(edit)).await;
         }
         // Runs elsewhere.
-        for run in 0..runs.len() {
-            let own = runs[run]["path"].as_str().unwrap();
+        for (run, entry) in runs.iter().enumerate() {
+            let own = entry["path"].as_str().unwrap();
             for path in hostile_paths(own) {
                 let edit = set(&good, &format!("/runs/{run}/path"), path.clone().into());
                 damaged.tally.tried += 1;
@@ -555,9 +556,9 @@ impl DamagedRun {
 
     /// Where the page index begins.
     fn page_index(&self) -> usize {
-        let metadata = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&self.good).unwrap();
-        let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
-        columns.filter_map(|column| column.column_index_offset()).min().unwrap() as usize
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&self.good).unwrap();
+        let columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+        columns.filter_map(ColumnChunkMetaData::column_index_offset).min().unwrap() as usize
     }
 
     /// Whether a read returned what it should have, or the kind of the error, which must name the file.
@@ -682,8 +683,8 @@ async fn any_run_in_the_place_of_any_other_is_refused() {
     let store = memory();
     let dataset = data(1).write(&store, "d").await;
     let paths = run_paths(&dataset);
-    for run in 0..paths.len() {
-        let (rows, identity) = read_run(&store, &paths[run]).await;
+    for (run, own) in paths.iter().enumerate() {
+        let (rows, identity) = read_run(&store, own).await;
         for at in 0..rows.len() - 1 {
             for to in at + 1..rows.len() {
                 let mut moved = rows.clone();
@@ -700,7 +701,7 @@ async fn any_run_in_the_place_of_any_other_is_refused() {
                         assert!(sorted, "row {at} of run {run} moved to {to}");
                         tally.harmless += 1;
                     }
-                    Err(error) => tally.refused(kind_of(&error, DAMAGED, |path| path == paths[run], "rows moved")),
+                    Err(error) => tally.refused(kind_of(&error, DAMAGED, |path| path == own, "rows moved")),
                 }
             }
         }
@@ -751,7 +752,7 @@ async fn a_row_in_a_wrong_bucket_is_found_by_every_read_that_hashes_all_keys() {
         let bytes = encode_run(&dataset, &misplaced, identity.clone(), 100);
         replace_run(&store, &dataset, 0, bytes, misplaced.len()).await;
         let bound = |row: &Row| serde_json::json!({"values": [if let Value::Int(k) = row[0] { k.to_string() } else { unreachable!() }], "exact": true});
-        crate::support::forge::edit_manifest(&store, "d", 1, |manifest| {
+        edit_manifest(&store, "d", 1, |manifest| {
             manifest["runs"][0]["first_key"] = bound(&misplaced[0]);
             manifest["runs"][0]["last_key"] = bound(&misplaced[misplaced.len() - 1]);
         })

@@ -23,7 +23,7 @@ const MIB: usize = 1 << 20;
 const PER_MANIFEST_BYTE: usize = 160;
 
 /// What a footer takes at most, for each of its bytes.
-const PER_FOOTER_BYTE: usize = 256;
+const PER_FOOTER_BYTE: usize = 100;
 
 /// A dataset of one run in a folder, of which objects are overwritten.
 struct Damaged {
@@ -139,7 +139,7 @@ async fn manifests_take_a_multiple_of_their_size() {
         let (peak, outcome) = damaged.read(PlanOptions::default()).await;
         if let Err(error) = outcome {
             let expected = [ErrorKind::Corrupt, ErrorKind::InvalidInput].contains(&error.kind());
-            assert!(expected, "{:.200}: {error:?}", text);
+            assert!(expected, "{text:.200}: {error:?}");
         }
         let allowed = PER_MANIFEST_BYTE * text.len() + MIB;
         assert!(peak <= allowed, "{peak} of at most {allowed} bytes: {text:.200}");
