@@ -17,6 +17,34 @@ use crate::spec::{BucketCount, BucketFunction};
 ///
 /// `docs/format.md` section 9 says what each finds, damage by damage. Only [`Dataset::validate`](crate::Dataset::validate) looks at what a read
 /// leaves out, and finds statistics that were written wrong.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+/// # use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
+/// use futures::TryStreamExt;
+/// use sort_merge_bucket::{ErrorKind, Parallelism, PlanOptions, Scan, Verification};
+/// # use sort_merge_bucket::{BucketSpec, DatasetWriter};
+/// # #[tokio::main] async fn main() -> sort_merge_bucket::Result<()> {
+/// # let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+/// # let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+/// # let batch = RecordBatch::try_from_iter([("user_id", ids)])?;
+/// # let spec = BucketSpec::new(["user_id"], 1)?;
+/// # let mut writer = DatasetWriter::builder(Arc::clone(&store), "users", batch.schema(), spec).build().await?;
+/// # writer.write(&batch).await?;
+/// # let users = writer.commit().await?;
+/// // Somewhere in the dataset, a byte of a page was flipped.
+/// # let path = users.run_paths().next().unwrap();
+/// # let mut bytes = store.get(&path).await?.bytes().await?.to_vec();
+/// # bytes[200] ^= 1;
+/// # store.put(&path, bytes.into()).await?;
+/// let options = PlanOptions::default().with_verification(Verification::Full);
+/// let plan = Scan::new(&users).with_options(options).plan()?;
+/// let error = plan.stream(Parallelism::Available).try_collect::<Vec<_>>().await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Corrupt);
+/// assert_eq!(error.path(), Some(path.as_ref()));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub enum Verification {
