@@ -102,8 +102,9 @@
 //! | join by more than equal keys | [`JoinCondition`] |
 //! | run a plan | [`Plan::stream`], [`Plan::execute`]; [`Plan::split`] for workers of one's own |
 //! | see what it cost | [`PlanStream::metrics`] |
+//! | trust the store or the disk less | [`PlanOptions::with_verification`]; [`Dataset::validate`] |
 //! | aggregate by key | [`Aggregate`] with [`Count`], [`Sum`], [`Min`], [`Max`], [`Mean`], [`Variance`], [`StdDev`], [`Any`], [`All`], [`First`], [`Last`], [`Collect`], [`CountDistinct`], [`ApproxCountDistinct`], [`SumMap`], [`TopK`], an [`Aggregator`] or [`Fold`] of your own |
-//! | aggregate by week, merge into years | [`Rollup`]; the guide is `docs/rollups.md` |
+//! | aggregate by week, merge into years | [`Rollup`], kept up to date by [`Rollup::refresh`]; the guide is `docs/rollups.md` |
 //! | keep some rows of an aggregate | [`Aggregator::filter`] with a [`Predicate`] |
 //! | write a plan's result | [`Plan::transform`], [`Target`] |
 //! | handle failure | [`Error`], [`ErrorKind`] |
@@ -173,7 +174,7 @@ pub use plan::{
     PinnedDataset, Plan, PlanOperation, PlanOptions, Scan, ScanPlan, SlotDescriptor,
 };
 pub use predicate::{Comparison, Literal, Predicate};
-pub use read::Source;
+pub use read::{Source, Verification};
 pub use rollup::{Periods, Refresh, RefreshAction, RefreshReason, RefreshStep, Rollup, RollupBuilder};
 pub use run::{Parallelism, PlanStream, SlotItem, SlotStream};
 pub use select::{KeyRange, KeySet};

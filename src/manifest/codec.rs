@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 use super::invariants;
 use super::json::to_lines;
 use super::model::{
-    Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Manifest, Operation, RecentWrite, Run,
+    Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, MAX_MANIFEST_BYTES, Manifest, Operation, RecentWrite,
+    Run,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{DatasetId, WriteId};
@@ -155,7 +156,7 @@ struct FenceJson {
 /// Encodes a manifest, and makes sure that it can be read back.
 ///
 /// # Errors
-/// `Internal` if this manifest is not one that [`decode`] accepts: nothing unreadable may ever be committed.
+/// `Internal` if this manifest is not one that [`decode`] accepts, `LimitExceeded` if it is too large: nothing unreadable may ever be committed.
 pub(crate) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
     let Manifest {
         reader_features,
@@ -198,6 +199,15 @@ pub(crate) fn encode(manifest: &Manifest) -> Result<Vec<u8>> {
         fenced_write_ids,
         unknown,
     })?;
+    if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!(
+                "the manifest would be larger than readers accept: the dataset has too many runs, write it anew, bytes=`{}`, at most=`{MAX_MANIFEST_BYTES}`",
+                bytes.len()
+            ),
+        ));
+    }
     match decode(&bytes) {
         Ok(Document::Manifest(read)) if *read == *manifest => Ok(bytes),
         Ok(_) => Err(Error::internal("a manifest changed when it was encoded and read back")),

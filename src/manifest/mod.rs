@@ -17,5 +17,5 @@ pub(crate) use codec::{
 pub use invariants::Violation;
 pub(crate) use invariants::{Violations, check};
 pub use model::{Checksum, FORMAT_VERSION, Fence, KeyBound, KeyValue, Lineage, Operation, Run};
-pub(crate) use model::{MAX_FENCES, Manifest, RECENT_WRITE_IDS, RecentWrite};
+pub(crate) use model::{MAX_FENCES, MAX_MANIFEST_BYTES, Manifest, RECENT_WRITE_IDS, RecentWrite};
 pub(crate) use vacuum::{Cutoffs, History, Listed, Removal};

@@ -15,6 +15,12 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The most fences of a run.
 pub(crate) const MAX_FENCES: usize = 16;
 
+/// The size of the largest manifest: one of some 300,000 runs. Readers refuse a larger object before they read it.
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+
+/// The size of the largest footer of a run, which is read at once.
+pub(crate) const MAX_FOOTER_BYTES: u64 = 256 << 20;
+
 /// How many of the newest write ids a manifest carries forward, so that a job that runs again finds its own commit.
 pub(crate) const RECENT_WRITE_IDS: usize = 100;
 

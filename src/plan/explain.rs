@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::plan::advice::{Read, advice};
 use crate::plan::{Plan, PlanOperation, Resolved, ResolvedSource};
+use crate::read::Verification;
 use crate::select::KeyRange;
 
 impl<O: PlanOperation> fmt::Display for Plan<O> {
@@ -20,6 +21,11 @@ impl<O: PlanOperation> fmt::Display for Plan<O> {
         if let Some(driver) = self.operation.driver(resolved) {
             let name = |source: usize| &resolved.sources[source].name;
             writeln!(f, "  dynamic filter: keys of {} are looked for in {}", name(driver.from), name(driver.of))?;
+        }
+        match resolved.options.verification {
+            Verification::Basic => {}
+            Verification::Keys => writeln!(f, "  verified: the bucket of every row")?,
+            Verification::Full => writeln!(f, "  verified: the bucket of every row, the checksum of every run")?,
         }
         let read: Vec<Read> = resolved.sources.iter().map(|source| read(source, resolved)).collect();
         let all = read.iter().copied().fold(Read::default(), Read::plus);

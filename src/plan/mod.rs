@@ -31,7 +31,7 @@ use crate::layout::DatasetId;
 use crate::manifest::Lineage;
 use crate::merge::SourceInputs;
 use crate::metrics::Counters;
-use crate::read::{Chain, chains};
+use crate::read::{Chain, Verification, chains};
 use crate::select::KeyRange;
 use crate::spec::BucketCount;
 
@@ -50,6 +50,9 @@ pub const DEFAULT_PREFETCH: usize = 2;
 
 /// The largest batch size: beyond it batches only cost memory, and row numbers inside one must fit 32 bits.
 pub(crate) const MAX_BATCH_SIZE: usize = 1 << 20;
+
+/// The most slots of a plan, each of which takes some hundred bytes whether it has rows or not.
+pub(crate) const MAX_SLOTS: u32 = 1 << 20;
 
 /// The default of [`PlanOptions::carry_budget`]: 64 MiB.
 pub const DEFAULT_CARRY_BUDGET: usize = 64 << 20;
@@ -70,6 +73,8 @@ pub struct PlanOptions {
     /// The local folder for the files of such rows, which exist only as long as the key is being joined; `None` is the system's folder for
     /// temporary files.
     pub spill_dir: Option<PathBuf>,
+    /// How much of what is read is verified. Default [`Verification::Basic`].
+    pub verification: Verification,
 }
 
 impl Default for PlanOptions {
@@ -80,6 +85,7 @@ impl Default for PlanOptions {
             dynamic_filters: DynamicFilters::default(),
             carry_budget: DEFAULT_CARRY_BUDGET,
             spill_dir: None,
+            verification: Verification::default(),
         }
     }
 }
@@ -134,6 +140,13 @@ impl PlanOptions {
     #[must_use]
     pub fn with_spill_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.spill_dir = Some(dir.as_ref().to_path_buf());
+        self
+    }
+
+    /// Sets [`verification`](Self::verification), by default [`Verification::Basic`].
+    #[must_use]
+    pub fn with_verification(mut self, verification: Verification) -> Self {
+        self.verification = verification;
         self
     }
 }

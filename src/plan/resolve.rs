@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Run;
 use crate::metrics::Counters;
 use crate::plan::restrict::{Restriction, restrict};
-use crate::plan::{MAX_BATCH_SIZE, PlanOptions};
+use crate::plan::{MAX_BATCH_SIZE, MAX_SLOTS, PlanOptions};
 use crate::read::{Adapt, RunReader, Selection, Source};
 use crate::schema::{common_type, type_name};
 use crate::select::KeyRange;
@@ -129,6 +129,7 @@ impl ResolvedSource {
                 selection,
                 function: plan.function,
                 batch_size: plan.options.batch_size,
+                verification: plan.options.verification,
                 counters: Arc::clone(counters),
             }
         };
@@ -198,6 +199,12 @@ pub(crate) fn resolve(
         std::iter::once(dataset.spec().buckets()).chain(dataset.runs().iter().map(|run| run.buckets))
     });
     let slots = greatest_common_count(counts)?;
+    if slots.get() > MAX_SLOTS {
+        problems.invalid(format!(
+            "all bucket counts are multiples of `{slots}`, and a plan has at most `{MAX_SLOTS}` slots"
+        ));
+        return None;
+    }
     let (function, key_order) = (reference.function(), reference.key_order());
     let keys = Keys { types: &types, hashed, function, slots };
     let sources: Vec<ResolvedSource> =

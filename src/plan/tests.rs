@@ -2,9 +2,10 @@
 
 use crate::dataset::Dataset;
 use crate::dataset::tests::of_runs;
-use crate::plan::{Join, Scan};
+use crate::error::ErrorKind;
+use crate::plan::{Join, MAX_SLOTS, PlanOptions, Scan};
 use crate::predicate::Predicate;
-use crate::read::Source;
+use crate::read::{Source, Verification};
 
 const MIB: u64 = 1 << 20;
 
@@ -80,4 +81,25 @@ fn a_bucket_far_above_the_mean_is_named_if_it_is_large() {
     let expected = "bucket 3 of plays has 15.8 times the mean rows: look for a key, or null, that has most of them";
     assert_eq!(warnings_of(skewed(129)), [expected]);
     assert_eq!(warnings_of(vec![even("weeks/1", 16, 200 * MIB), skewed(129)]), [expected]);
+}
+
+#[test]
+fn a_plan_says_what_it_verifies_beyond_the_usual() {
+    let lines = |verification| {
+        let options = PlanOptions::default().with_verification(verification);
+        let plan = Scan::new(even("plays", 4, MIB)).with_options(options).plan().unwrap().to_string();
+        plan.lines().filter(|line| line.starts_with("  verified: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(Verification::Basic), [""; 0]);
+    assert_eq!(lines(Verification::Keys), ["  verified: the bucket of every row"]);
+    assert_eq!(lines(Verification::Full), ["  verified: the bucket of every row, the checksum of every run"]);
+}
+
+#[test]
+fn a_bucket_count_that_no_plan_could_have_slots_for_is_refused() {
+    let plan = |buckets| Scan::new(of_runs("plays", buckets, [])).plan();
+    assert_eq!(plan(MAX_SLOTS).unwrap().slots().get(), MAX_SLOTS);
+    let error = plan(u32::MAX).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("`4294967295`"), "{error}");
 }

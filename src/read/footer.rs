@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use crate::error::{Error, Result};
-use crate::read::RunReader;
+use crate::read::{RunReader, thrift};
 
 /// The size of the Parquet trailer: the footer's length and the magic.
 const TRAILER: usize = 8;
@@ -21,6 +21,7 @@ pub(super) fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowRe
     if trailer[..4] != (body.len() as u32).to_le_bytes() || &trailer[4..] != b"PAR1" {
         return Err(Error::corrupt("a run does not end with the parquet footer that the manifest says"));
     }
+    thrift::check_footer(body)?;
     let metadata = Arc::new(ParquetMetaDataReader::decode_metadata(body)?);
     check_identity(reader, &metadata)?;
     let of_groups = metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).ok());
@@ -39,6 +40,17 @@ pub(super) fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowRe
     let like_file = |(wanted, found): (&FieldRef, &FieldRef)| {
         wanted.as_ref().clone().with_nullable(found.is_nullable()).with_metadata(found.metadata().clone())
     };
+    // Parquet takes the wanted types for hints, and would return any bytes as text and any numbers as times.
+    let mut pairs = of_file.schema().fields().iter().zip(reader.schema.fields());
+    let differs = |(found, expected): &(&FieldRef, &FieldRef)| !is_stored_as(expected.data_type(), found.data_type());
+    if let Some((found, expected)) = pairs.find(differs) {
+        return Err(Error::corrupt(format!(
+            "a column of a run is of another type than the manifest says, column=`{}`, expected=`{}`, found=`{}`",
+            expected.name(),
+            expected.data_type(),
+            found.data_type()
+        )));
+    }
     let fields: Vec<Field> = reader.schema.fields().iter().zip(of_file.schema().fields()).map(like_file).collect();
     let metadata = ArrowReaderMetadata::try_new(metadata, plain.with_schema(Arc::new(Schema::new(fields))))
         .map_err(|e| Error::corrupt("a run has other columns than the manifest says").with_source(e))?;
@@ -57,6 +69,23 @@ pub(super) fn check_footer(reader: &RunReader, footer: &Bytes) -> Result<ArrowRe
         )));
     }
     Ok(metadata)
+}
+
+/// Whether values of a canonical type are stored as what Parquet, not told what to expect, takes for `found`.
+fn is_stored_as(canonical: &DataType, found: &DataType) -> bool {
+    use DataType as D;
+    match (canonical, found) {
+        (D::Utf8View, D::Utf8) | (D::BinaryView, D::Binary) => true,
+        (D::Decimal256(precision, scale), D::Decimal128(p, s)) => (precision, scale) == (p, s),
+        // Parquet knows whether there is a zone, not which.
+        (D::Timestamp(unit, zone), D::Timestamp(u, z)) => unit == u && zone.is_some() == z.is_some(),
+        (D::List(item), D::List(i)) | (D::Map(item, _), D::Map(i, _)) => is_stored_as(item.data_type(), i.data_type()),
+        (D::Struct(fields), D::Struct(found)) => {
+            fields.len() == found.len()
+                && fields.iter().zip(found).all(|(field, f)| is_stored_as(field.data_type(), f.data_type()))
+        }
+        _ => canonical == found,
+    }
 }
 
 /// The footer says which dataset, write, run and bucket the file belongs to; a file put in another's place is found by it.

@@ -16,6 +16,7 @@ use parquet::file::metadata::{
 };
 
 use crate::error::{Error, Result};
+use crate::read::check_struct;
 
 /// The most bytes that the page index of a row group may extend over. A row group of the default 128 Ki rows in pages of 1 Ki rows needs some
 /// 10 kB per column; beyond this, the row group is read without.
@@ -115,8 +116,8 @@ fn piece(offset: Option<i64>, length: Option<i32>, file_bytes: u64) -> Result<Op
     let (Some(offset), Some(length)) = (offset, length) else { return Ok(None) };
     let range = u64::try_from(offset).ok().zip(u64::try_from(length).ok());
     let range = range.and_then(|(offset, length)| Some(offset..offset.checked_add(length)?));
-    let range = range.filter(|range| range.end <= file_bytes);
-    range.map(Some).ok_or_else(|| Error::corrupt("a page index lies outside its file"))
+    let range = range.filter(|range| !range.is_empty() && range.end <= file_bytes);
+    range.map(Some).ok_or_else(|| Error::corrupt("a page index is empty or lies outside its file"))
 }
 
 fn extent(ranges: &[Range<u64>]) -> Option<Range<u64>> {
@@ -134,6 +135,7 @@ fn load(
     let length = usize::try_from(extent.end - extent.start).unwrap_or(usize::MAX);
     let mut whole = BytesMut::zeroed(length);
     for (range, piece) in ranges.iter().zip(pieces) {
+        check_struct(piece)?;
         let start = (range.start - extent.start) as usize;
         whole[start..start + piece.len()].copy_from_slice(piece);
     }

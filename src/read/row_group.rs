@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{KeyValue, key_at};
 use crate::metrics::Counters;
 use crate::read::page_index::{PageIndexRequest, with_schema_of};
+use crate::read::verify::Verification;
 use crate::read::{Adapt, RunReader};
 use crate::select::{ColumnStatistics, Coverage, KeyRange, conjuncts, may_hold, order_matcher};
 use crate::task::guard;
@@ -107,8 +108,9 @@ impl RowGroup {
     }
 
     fn check_ranges(&self, ranges: &[Range<u64>]) -> Result<()> {
-        if ranges.iter().any(|range| range.start > range.end || range.end > self.file_bytes) {
-            return Err(Error::corrupt("a page lies outside its file"));
+        // Stores refuse to read nothing.
+        if ranges.iter().any(|range| range.is_empty() || range.end > self.file_bytes) {
+            return Err(Error::corrupt("a page is empty or lies outside its file"));
         }
         Ok(())
     }
@@ -527,7 +529,10 @@ fn filters(
         };
         let range = selection.range.clone();
         let path = reader.path();
+        // Those that are left are hashed once more when they are delivered: few, and without another case.
+        let placement = (reader.verification >= Verification::Keys).then(|| reader.placement());
         let passes = move |batch: &RecordBatch| {
+            placement.map_or(Ok(()), |placement| placement.check(batch.columns(), None))?;
             // Which row of the file it is is not known: pages were left out.
             let found = matcher.matches(batch.columns()).map_err(|e| e.relocated(&path, None))?;
             if range.is_all() {

@@ -1,8 +1,8 @@
 //! The rows of one run, read ahead by one row group.
 //!
 //! Opening checks that the file is the one that the manifest means (`footer`). What of a row group is read, `row_group` decides. Of every row
-//! group, the first and the last row read are checked: their keys hash to the run's bucket and lie between the manifest's bounds. Order is
-//! checked by the merge that the batches go into.
+//! group, the first and the last row read are checked: their keys hash to the run's bucket and lie between the manifest's bounds. On request, all rows are,
+//! and the file's checksum (`verify`). Order is checked by the merge that the batches go into.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use bytes::Bytes;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 
-use crate::bucket::bucket_ids;
 use crate::dataset::SharedRun;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::layout::DatasetId;
 use crate::manifest::{DisplayKey, key_at};
 use crate::metrics::Counters;
 use crate::read::footer::check_footer;
 use crate::read::row_group::{Beginning, Progress, RowGroup, begin};
+use crate::read::verify::{Placement, Verification};
 use crate::read::{Adapt, Selection};
 use crate::spec::BucketFunction;
-use crate::store::{Place, fetch_footer, fetch_ranges};
+use crate::store::{Place, check_checksum, fetch_footer, fetch_ranges};
 use crate::task::{Task, guard, spawn};
 
 /// Everything needed to read one run as batches of its source.
@@ -42,6 +42,7 @@ pub(crate) struct RunReader {
     pub(crate) selection: Selection,
     pub(crate) function: BucketFunction,
     pub(crate) batch_size: usize,
+    pub(crate) verification: Verification,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -53,6 +54,10 @@ impl RunReader {
     /// How many columns of a batch are the key: the first ones.
     pub(crate) fn key_columns(&self) -> usize {
         self.key_adapt.schema().fields().len()
+    }
+
+    pub(super) fn placement(&self) -> Placement {
+        Placement::new(self.function, &self.run)
     }
 
     /// Begins to open the run and to fetch its first row group.
@@ -104,6 +109,11 @@ async fn open(reader: Arc<RunReader>, path: Path) -> Result<Opened> {
     reader.counters.runs.add(1);
     reader.counters.requests.add(1);
     reader.counters.bytes.add(footer.len() as u64);
+    if reader.verification >= Verification::Full {
+        let bytes = check_checksum(&reader.place.store, &path, &reader.run).await?;
+        reader.counters.requests.add(1);
+        reader.counters.bytes.add(bytes);
+    }
     let metadata = guard(|| check_footer(&reader, &footer))?;
     let (first, next) = prepare_from(&reader, &path, &metadata, 0).await?;
     Ok(Opened { metadata, first, next })
@@ -250,6 +260,9 @@ impl RunStream {
         let batch = self.reader.adapt.apply(batch)?;
         let is_whole = self.is_whole();
         let number = |row: usize| is_whole.then_some(self.rows + row as u64);
+        if self.reader.verification >= Verification::Keys {
+            self.reader.placement().check(&batch.columns()[..self.reader.key_columns()], number(0))?;
+        }
         if first {
             self.check_row(&batch, 0, number(0))?;
         }
@@ -264,21 +277,14 @@ impl RunStream {
 
     /// A row lies in the run's bucket, within its bounds and within the range that was asked for.
     fn check_row(&self, batch: &RecordBatch, row: usize, number: Option<u64>) -> Result<()> {
-        let RunReader { run, function, selection, .. } = self.reader.as_ref();
+        let RunReader { run, selection, .. } = self.reader.as_ref();
         let at = |error: Error| match number {
             Some(number) => error.with_row(number),
             None => error,
         };
         let key: Vec<ArrayRef> =
             batch.columns()[..self.reader.key_columns()].iter().map(|column| column.slice(row, 1)).collect();
-        let bucket = bucket_ids(*function, &key, run.buckets)?;
-        if bucket != [run.bucket] {
-            let message = format!(
-                "a row lies in another bucket than its key hashes to, rewrite the dataset from its source, expected=`{}`, actual=`{}`",
-                bucket[0], run.bucket
-            );
-            return Err(at(Error::new(ErrorKind::Misplaced, message)));
-        }
+        self.reader.placement().check(&key, number)?;
         let key = key_at(&key, 0)?;
         if run.first_key.compare(&key).is_gt() || run.last_key.compare(&key).is_lt() {
             return Err(at(Error::corrupt(format!(

@@ -18,7 +18,7 @@ use object_store::path::Path;
 use crate::layout::Layout;
 
 pub(crate) use commit::{Change, commit};
-pub(crate) use fetch::{fetch_footer, fetch_ranges};
+pub(crate) use fetch::{check_checksum, digest, fetch_footer, fetch_ranges};
 pub(crate) use vacuum::vacuum;
 pub use vacuum::{DEFAULT_GRACE_PERIOD, DEFAULT_RETENTION, VacuumOptions, VacuumReport};
 

@@ -8,7 +8,7 @@ use futures::future::try_join;
 use object_store::{GetOptions, ObjectStoreExt};
 
 use crate::error::{Error, Result};
-use crate::manifest::{Document, Manifest, decode};
+use crate::manifest::{Document, MAX_MANIFEST_BYTES, Manifest, decode};
 use crate::store::Place;
 
 /// How many versions past the hint are read one by one before the search goes on in growing steps. Commits write the hint, so that it is
@@ -19,7 +19,7 @@ const DENSE_PROBES: u32 = 2;
 const SEARCHES: usize = 3;
 
 /// The longest hint: the digits of the largest version and a newline.
-const MAX_HINT_BYTES: usize = 21;
+const MAX_HINT_BYTES: u64 = 21;
 
 impl Place {
     /// The newest version, dropped or not; `None` if there is no dataset.
@@ -126,10 +126,11 @@ impl Place {
 
     /// The version that the hint names. Whatever is wrong with it, it only hints.
     async fn hint(&self) -> Option<u64> {
-        let bytes = self.store.get(&self.layout.hint()).await.ok()?.bytes().await.ok()?;
-        if bytes.len() > MAX_HINT_BYTES {
+        let found = self.store.get(&self.layout.hint()).await.ok()?;
+        if found.meta.size > MAX_HINT_BYTES {
             return None;
         }
+        let bytes = found.bytes().await.ok()?;
         let text = std::str::from_utf8(&bytes).ok()?;
         let version = text.trim_ascii_end().parse().ok()?;
         (version > 0).then_some(version)
@@ -142,8 +143,19 @@ impl Place {
 
     async fn get(&self, version: u64) -> Result<Option<Bytes>> {
         let path = self.layout.manifest(version);
-        let read = async { self.store.get(&path).await?.bytes().await };
-        match read.await {
+        let found = match self.store.get(&path).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(Error::from(e).with_path(path)),
+        };
+        if found.meta.size > MAX_MANIFEST_BYTES {
+            return Err(Error::corrupt(format!(
+                "the object is not a manifest: it is larger than any may be, size=`{}`, at most=`{MAX_MANIFEST_BYTES}`",
+                found.meta.size
+            ))
+            .with_path(path));
+        }
+        match found.bytes().await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(Error::from(e).with_path(path)),

@@ -12,22 +12,23 @@ mod statistics;
 mod tests;
 
 use std::fmt;
-use std::hash::Hasher as _;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetResult, ObjectStoreExt};
 use parquet::DecodeResult;
 use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
-use twox_hash::XxHash64;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, ParquetMetaDataReader,
+    RowGroupMetaData,
+};
 
 use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Checksum, Document, Run, Violation, Violations, check};
-use crate::store::{Place, fetch_ranges};
+use crate::manifest::{Document, Run, Violation, Violations, check};
+use crate::read::{check_footer, check_struct};
+use crate::store::{Place, digest, fetch_ranges};
 use crate::task::spawn_blocking;
 use crate::validate::rows::RowCheck;
 
@@ -241,14 +242,7 @@ async fn check_run(dataset: &Dataset, run: &Run, found: &Found) -> Result<Checke
 
 /// Hashes the object as it streams in.
 async fn check_bytes(object: GetResult, run: &Run, found: &Found) -> Result<u64> {
-    let mut hash = XxHash64::with_seed(0);
-    let mut bytes = 0;
-    let mut stream = object.into_stream();
-    while let Some(chunk) = stream.try_next().await? {
-        hash.write(&chunk);
-        bytes += chunk.len() as u64;
-    }
-    let checksum = Checksum::xxh64(hash.finish());
+    let (checksum, bytes) = digest(object).await?;
     if run.checksum.algorithm == checksum.algorithm && run.checksum.value != checksum.value {
         let message =
             format!("the file has another checksum, expected=`{}`, found=`{}`", run.checksum.value, checksum.value);
@@ -278,7 +272,7 @@ impl File<'_> {
     /// The footer with the page index, where there is one.
     async fn metadata(&self, run: &Run, found: &Found) -> Result<ParquetMetaData> {
         let trailer = self.size.saturating_sub(TRAILER_BYTES)..self.size;
-        match self.fetch(&[trailer]).await?.concat().as_slice() {
+        let length = match self.fetch(&[trailer]).await?.concat().as_slice() {
             [a, b, c, d, b'P', b'A', b'R', b'1'] => {
                 let length = u64::from(u32::from_le_bytes([*a, *b, *c, *d])) + TRAILER_BYTES;
                 if length != run.footer_bytes {
@@ -289,11 +283,26 @@ impl File<'_> {
                 if length > self.size {
                     return Err(Error::corrupt("the footer is larger than the file"));
                 }
+                length
             }
             _ => return Err(Error::corrupt("the file does not end as a parquet file")),
-        }
-        let mut decoder =
-            ParquetMetaDataPushDecoder::try_new(self.size)?.with_page_index_policy(PageIndexPolicy::Optional);
+        };
+        let body = self.size - length..self.size - TRAILER_BYTES;
+        let footer = self.fetch(std::slice::from_ref(&body)).await?.concat();
+        let decode = move || {
+            check_footer(&footer)?;
+            Ok(ParquetMetaDataReader::decode_metadata(&footer)?)
+        };
+        let metadata = spawn_blocking(decode).await?;
+        // Where the pages are: lists whose lengths the decoder trusts.
+        let chunks = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+        let of_chunk = |chunk: &ColumnChunkMetaData| {
+            let start = u64::try_from(chunk.offset_index_offset()?).ok()?;
+            Some(start..start.checked_add(u64::try_from(chunk.offset_index_length()?).ok()?)?)
+        };
+        let locations: Vec<Range<u64>> = chunks.filter_map(of_chunk).collect();
+        let mut decoder = ParquetMetaDataPushDecoder::try_new_with_metadata(self.size, metadata)?
+            .with_page_index_policy(PageIndexPolicy::Optional);
         loop {
             let step = move || {
                 let result = decoder.try_decode()?;
@@ -304,6 +313,12 @@ impl File<'_> {
             match result {
                 DecodeResult::NeedsData(ranges) => {
                     let bytes = self.fetch(&ranges).await?;
+                    for (range, bytes) in ranges.iter().zip(&bytes) {
+                        let inside = |own: &&Range<u64>| range.start <= own.start && own.end <= range.end;
+                        for own in locations.iter().filter(inside) {
+                            check_struct(&bytes[(own.start - range.start) as usize..(own.end - range.start) as usize])?;
+                        }
+                    }
                     decoder.push_ranges(ranges, bytes)?;
                 }
                 DecodeResult::Data(metadata) => return Ok(metadata),

@@ -16,9 +16,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::{KeyValue as FooterValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use twox_hash::XxHash64;
 
 use super::*;
-use crate::manifest::{KeyBound, KeyValue, Manifest, encode};
+use crate::manifest::{Checksum, KeyBound, KeyValue, Manifest, encode};
 use crate::spec::BucketSpec;
 use crate::store::tests::{FaultStore, When};
 use crate::write::{DatasetWriter, WriteMode, WriteOptions};

@@ -133,7 +133,7 @@ async fn every_operation_makes_the_requests_that_it_needs_and_no_others() {
 
     left.validate().await.unwrap();
     // Each file as a whole, for its checksum, and as a plan reads it; the manifest once more.
-    let validate = [("GET manifest 200", 1), ("GET range of a run 206", 20), ("GET run 200", 4)];
+    let validate = [("GET manifest 200", 1), ("GET range of a run 206", 16), ("GET run 200", 4)];
     check(&server, "validate, 4 runs", &validate);
 
     let current = Dataset::open(place.store(), place.join("left")).await.unwrap();

@@ -1,6 +1,4 @@
 //! What plans and writes hold in memory: bounded by what their docs say, however many rows or files there are.
-//!
-//! The allocator counts the whole process, so that the cases run one after the other, in one test.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,13 +7,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use peak_alloc::PeakAlloc;
 use sort_merge_bucket::{
     BucketSpec, Dataset, DatasetWriter, Join, Parallelism, Plan, PlanOperation, PlanOptions, Scan, Source, WriteOptions,
 };
 
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
+use crate::{MEMORY, damage};
 
 const MIB: usize = 1 << 20;
 
@@ -36,6 +32,7 @@ async fn memory_follows_what_is_open_and_not_what_there_is() {
     a_wide_join_holds_row_groups_and_not_tables().await;
     partitions_are_opened_one_after_the_other().await;
     a_write_keeps_its_budget_whatever_its_rows_are().await;
+    damage::what_damage_claims_is_not_taken().await;
 }
 
 /// The most bytes that were allocated at once while the plan ran, beyond those before.

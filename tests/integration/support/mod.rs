@@ -6,6 +6,7 @@ pub(crate) mod faulty;
 pub(crate) mod forge;
 pub(crate) mod gated;
 pub(crate) mod history;
+pub(crate) mod mutations;
 pub(crate) mod named;
 pub(crate) mod oracle;
 pub(crate) mod places;

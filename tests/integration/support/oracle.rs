@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use sort_merge_bucket::JoinKind;
 
@@ -68,6 +68,7 @@ pub(crate) fn values_of(array: &ArrayRef) -> Vec<Value> {
         D::UInt64 => integers::<UInt64Type>(array, i128::from),
         D::Date32 => integers::<Date32Type>(array, i128::from),
         D::Decimal128(_, _) => integers::<Decimal128Type>(array, |v| v),
+        D::Decimal256(_, _) => integers::<Decimal256Type>(array, |v| v.to_i128().unwrap()),
         D::Timestamp(TimeUnit::Second, _) => integers::<TimestampSecondType>(array, i128::from),
         D::Timestamp(TimeUnit::Millisecond, _) => integers::<TimestampMillisecondType>(array, i128::from),
         D::Timestamp(TimeUnit::Microsecond, _) => integers::<TimestampMicrosecondType>(array, i128::from),
