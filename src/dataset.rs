@@ -259,6 +259,12 @@ impl Dataset {
         &self.manifest.write_id
     }
 
+    /// The write that last changed rows; `None` if so many versions were made since that the manifest has forgotten it.
+    pub(crate) fn rows_written_by(&self) -> Option<&WriteId> {
+        let Manifest { recent_writes, data_version, .. } = &*self.manifest;
+        recent_writes.iter().find(|write| write.version == *data_version).map(|write| &write.write_id)
+    }
+
     /// The inputs that its rows were derived from, at the versions that were read.
     pub fn lineage(&self) -> &[Lineage] {
         &self.manifest.lineage

@@ -29,7 +29,7 @@ use object_store::path::Path;
 use crate::aggregate::Aggregator;
 use crate::dataset::Dataset;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::Clock;
+use crate::layout::{Clock, WriteId};
 use crate::partitions::Partitions;
 use crate::plan::{Aggregate, AggregateInput, AggregatePlan, Named, PlanOptions, Problems};
 use crate::run::Parallelism;
@@ -388,11 +388,13 @@ impl Rollup {
             Some(dataset) => target.with_mode(WriteMode::Replace).with_base(dataset.version()),
             None => target.with_mode(WriteMode::Create),
         };
+        let write_id = WriteId::generate();
         let target = target
             .with_options(self.write_options.clone())
             .with_parallelism(self.parallelism)
             .with_clock(self.clock)
-            .with_property(provenance::PROPERTY, provenance.to_text()?);
+            .with_property(provenance::PROPERTY, provenance.to_text(&write_id)?)
+            .with_write_id(write_id);
         let (dataset, summary) = plan.transform_with_summary(target, Ok).await?;
         let inputs = plan.resolved.sources.iter().flat_map(|source| &source.datasets);
         let input_bytes = inputs.map(|input| input.statistics().bytes).sum();

@@ -7,12 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::Definition;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::layout::DatasetId;
-use crate::manifest::Operation;
+use crate::layout::{DatasetId, WriteId};
 use crate::plan::{AggregatePlan, Named};
 
 /// The property of a partial that holds its provenance, as JSON.
 pub(super) const PROPERTY: &str = "sort-merge-bucket.rollup";
+
+/// A provenance, and of which write it tells.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    write_id: WriteId,
+    #[serde(flatten)]
+    provenance: Provenance,
+}
 
 /// Everything that the rows of a partial depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,25 +120,25 @@ impl Provenance {
         Some((0..parts.len()).filter(|at| !before.contains(&parts[*at])).collect())
     }
 
-    /// That of a dataset; `None` if it is not a partial.
+    /// That of a dataset; `None` if it is not a partial, or others have changed its rows.
     ///
     /// # Errors
     /// `Corrupt` if it cannot be read.
     pub(super) fn read(dataset: &Dataset) -> Result<Option<Self>> {
         let Some(text) = dataset.properties().get(PROPERTY) else { return Ok(None) };
-        // Whoever appended rows kept the property, which does not tell of them.
-        if dataset.operation() == Operation::Append {
-            return Ok(None);
-        }
-        serde_json::from_str(text).map(Some).map_err(|e| {
+        let stored: Stored = serde_json::from_str(text).map_err(|e| {
             Error::corrupt(format!("a property cannot be read, property=`{PROPERTY}`"))
                 .with_source(e)
                 .with_path(dataset.path())
-        })
+        })?;
+        // Whoever appends rows keeps the property, which does not tell of them.
+        Ok((dataset.rows_written_by() == Some(&stored.write_id)).then_some(stored.provenance))
     }
 
-    pub(super) fn to_text(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|e| Error::internal("a provenance cannot be written").with_source(e))
+    /// The property of a partial whose rows are written by `write_id`.
+    pub(super) fn to_text(&self, write_id: &WriteId) -> Result<String> {
+        let stored = Stored { write_id: write_id.clone(), provenance: self.clone() };
+        serde_json::to_string(&stored).map_err(|e| Error::internal("a provenance cannot be written").with_source(e))
     }
 
     /// Whether a partial holds the states of these aggregates.

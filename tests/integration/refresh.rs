@@ -5,18 +5,19 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::TryStreamExt;
 use object_store::ObjectStore;
 use proptest::prelude::*;
 use sort_merge_bucket::chrono::{DateTime, TimeDelta, Utc};
 use sort_merge_bucket::{
     Clock, Count, Dataset, DatasetWriter, ErrorKind, Parallelism, Periods, Predicate, Refresh, RefreshAction,
-    RefreshReason, Rollup, Source, Sum, TopK, VacuumOptions, WriteMode,
+    RefreshReason, Rollup, Scan, Source, Sum, TopK, VacuumOptions, WriteMode,
 };
 
 use crate::rollups::{assert_results, buckets, builder, changes, event, events, put, three_weeks};
 use crate::support::oracle::Row;
 use crate::support::stores::{TestStore, When, put as put_object};
-use crate::support::{assert_error, block_on, config};
+use crate::support::{assert_error, block_on, config, everywhere};
 
 const SEEDS: &str = "proptest-regressions/integration/refresh.txt";
 
@@ -45,6 +46,10 @@ async fn assert_tree(rollup: &Rollup, weeks: &BTreeMap<usize, Vec<Row>>) {
     for all in ["year", "to-date"] {
         assert_results(rollup, [all], &of(&names, weeks)).await;
     }
+}
+
+fn one() -> Parallelism {
+    Parallelism::Slots(NonZeroUsize::MIN)
 }
 
 fn actions(refresh: &Refresh) -> Vec<(&str, RefreshAction)> {
@@ -102,9 +107,8 @@ proptest! {
         block_on(async {
             let faulty = TestStore::new();
             let store: Arc<dyn ObjectStore> = Arc::clone(&faulty) as _;
-            let one = Parallelism::Slots(NonZeroUsize::MIN);
             let [plain, other] = [builder(&store), builder(&store).aggregate("more", Count::rows())]
-                .map(|builder| builder.with_parallelism(one).build().unwrap());
+                .map(|builder| builder.with_parallelism(one()).build().unwrap());
             let mut rollup = &plain;
             let mut weeks = BTreeMap::from([(0, first)]);
             put(&store, "week=0", WriteMode::Create, count, &weeks[&0]).await;
@@ -281,13 +285,19 @@ async fn what_others_wrote_to_a_period_is_made_anew() {
     let weeks = weeks_of(&datasets);
     rollup.refresh(tree(&weeks)).await.unwrap().run().await.unwrap();
     let partial = rollup.partial("w0").await.unwrap();
+    let scan = Scan::new(&partial).plan().unwrap();
+    let batch = scan.stream(one()).try_next().await.unwrap().unwrap().item;
     let builder = DatasetWriter::builder(
         Arc::clone(&dynamic),
         "r/period=w0",
         Arc::clone(partial.schema()),
         partial.spec().clone(),
     );
-    builder.with_mode(WriteMode::Append).build().await.unwrap().commit().await.unwrap();
+    let mut writer = builder.with_mode(WriteMode::Append).build().await.unwrap();
+    writer.write(&batch).await.unwrap();
+    // Its property is still there, also after a version of somebody who changes no rows.
+    vacuum(&writer.commit().await.unwrap()).await;
+    assert_eq!(rollup.partial("w0").await.unwrap_err().kind(), ErrorKind::Incompatible);
     let refresh = rollup.refresh(tree(&weeks)).await.unwrap();
     assert_eq!(refresh.steps()[0].reason, RefreshReason::Foreign);
     refresh.run().await.unwrap();
@@ -328,3 +338,9 @@ async fn windows_are_covered_by_the_fewest_periods() {
     let error = periods.cover(["w1", "w77", "half0"]).unwrap_err();
     assert_error(&error, ErrorKind::InvalidInput, &["half0, w77"]);
 }
+
+everywhere!(
+    oracle_a_refreshed_tree_is_the_group_by_over_all_events_after_any_edits,
+    a_refresh_says_what_it_will_do_and_why,
+    what_others_wrote_to_a_period_is_made_anew,
+);
