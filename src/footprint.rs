@@ -113,14 +113,6 @@ impl RowSizes {
             Self::PerRow(sizes) => sizes[rows].iter().map(|s| u64::from(*s)).sum(),
         }
     }
-
-    /// The bytes of all of `rows` rows.
-    pub(crate) fn total(&self, rows: usize) -> u64 {
-        match self {
-            Self::Fixed(size) => u64::from(*size) * rows as u64,
-            Self::PerRow(sizes) => sizes.iter().map(|s| u64::from(*s)).sum(),
-        }
-    }
 }
 
 fn view_sizes<T: ByteViewType + ?Sized>(array: &GenericByteViewArray<T>) -> RowSizes {
@@ -225,7 +217,7 @@ fn compact_array(array: &ArrayRef, tolerance: Tolerance) -> Result<ArrayRef> {
             Arc::new(MapArray::try_new(Arc::clone(entries), offsets, values, map.nulls().cloned(), *sorted)?)
         }
         DataType::Struct(_) => Arc::new(compact_struct(array.as_struct(), tolerance)?),
-        _ if tolerance.is_exceeded(RowSizes::of(array).total(array.len()), array.get_buffer_memory_size()) => {
+        _ if tolerance.is_exceeded(RowSizes::of(array).of_rows(0..array.len()), array.get_buffer_memory_size()) => {
             copy(array)?
         }
         _ => Arc::clone(array),
@@ -254,7 +246,7 @@ fn compact_views<T: ByteViewType>(
     tolerance: Tolerance,
 ) -> Result<ArrayRef> {
     // The values of a dictionary may be shared by many views; a copy for each would be larger than what is kept alive.
-    let used = view_sizes(views).total(views.len());
+    let used = view_sizes(views).of_rows(0..views.len());
     if !tolerance.is_exceeded(used, views.get_buffer_memory_size()) {
         return Ok(Arc::clone(array));
     }

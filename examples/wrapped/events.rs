@@ -57,6 +57,14 @@ pub(crate) fn write(options: &Options, raw: &Raw) -> Result<[Step; 2], Failure> 
         bar.inc(1);
     }
     let started = Instant::now();
+    if let Some(week) = options.late {
+        let number = (1..).find(|number| !raw.late(Kind::Plays, week, *number).exists()).unwrap_or(1);
+        let plays = simulate::plays(&simulation.late(week, number))?;
+        if plays.num_rows() > 0 {
+            rows[0] += plays.num_rows() as u64;
+            bytes_written += raw::write(&raw.late(Kind::Plays, week, number), Kind::Plays, &plays)?;
+        }
+    }
     let mut users = 0;
     if !raw.users().exists() {
         let batch = simulation.users()?;

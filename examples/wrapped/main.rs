@@ -5,9 +5,11 @@
 //! 3. read them back and write a dataset of plays and one of playback contexts for each week, and one of users, all bucketed and sorted
 //!    by user;
 //! 4. join plays and contexts of each week, and aggregate them by user: the week's partial, with the exact sums of every song;
-//! 5. merge the partials into a year, without reading a play again;
+//! 5. merge the partials into quarters and a year, without reading a play again;
 //! 6. join users with their year, and write the summaries: minutes, top songs, artists and genres, devices;
 //! 7. read them back, check them against what the raw events say, and print a few.
+//!
+//! A second run with one more week, or with late events of an old one, does only what that makes necessary, and says what.
 //!
 //! Everything lies in one folder, so that other tools can check it, or the datasets wherever `--store` says. `cargo run --release --example wrapped -- --help` lists the options.
 #![expect(clippy::print_stdout, reason = "a command-line program")]
@@ -54,19 +56,20 @@ const SHOWN: i64 = 3;
 fn main() -> Result<(), Failure> {
     let Some(options) = Options::from_args()? else { return Ok(()) };
     prepare(&options)?;
-    let Options { users, weeks, seed, out, store, buckets } = &options;
+    let Options { users, weeks, late, seed, out, store, buckets } = &options;
     let (place, shown) = match store {
         Some(url) => (Location::from_env(url)?, url.clone()),
         None => (Location::local(out)?, out.display().to_string()),
     };
     println!("{} users, {weeks} weeks, seed {seed}, {buckets} buckets, in {shown}", HumanCount(u64::from(*users)));
+    if let Some(week) = late {
+        println!("late events of {week}");
+    }
     let (store, meter) = Metered::new(PrefixStore::new(place.store(), place.path().clone()));
     let store: Arc<dyn ObjectStore> = Arc::new(store);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        if options.store.is_some() {
-            clear(&store).await?;
-        }
+        clear(&options, &store).await?;
         run(&options, &store, &meter).await
     })
 }
@@ -83,10 +86,8 @@ async fn run(options: &Options, store: &Arc<dyn ObjectStore>, meter: &Meter) -> 
     written.print();
 
     let listening = rollup::listening(store)?;
-    let partials = rollup::weeks(&listening, &datasets, meter).await?;
-    partials.print();
-    let (year, merged) = rollup::year(&listening, &datasets, meter).await?;
-    merged.print();
+    let (year, partials, refreshed) = rollup::refresh(&listening, &datasets, meter).await?;
+    refreshed.iter().for_each(Step::print);
     let (wrapped, summarised) = rollup::summaries(&listening, &datasets.users, &year, meter).await?;
     summarised.print();
 
@@ -101,7 +102,7 @@ async fn run(options: &Options, store: &Arc<dyn ObjectStore>, meter: &Meter) -> 
     println!(
         "\nA user: {} of plays and contexts, {} of weekly partials, {} of the year, {} of the summary.\n",
         per_user(datasets.bytes()),
-        per_user(partials.bytes_written),
+        per_user(partials),
         per_user(year.statistics().bytes),
         per_user(wrapped.statistics().bytes)
     );
@@ -112,48 +113,64 @@ async fn run(options: &Options, store: &Arc<dyn ObjectStore>, meter: &Meter) -> 
     Ok(())
 }
 
-/// What raw events depend on, remembered beside them.
+/// What raw events and datasets depend on, remembered beside them.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Record {
     simulation: u32,
     users: u32,
     seed: u64,
+    /// Of the datasets alone.
+    #[serde(default)]
+    buckets: Option<u32>,
 }
 
-/// The file that tells a folder of ours.
+impl Record {
+    fn new(options: &Options, buckets: Option<u32>) -> Self {
+        Self { simulation: Simulation::VERSION, users: options.users, seed: options.seed, buckets }
+    }
+}
+
+/// The file that tells a folder of ours, and of which raw events.
 const RECORD: &str = "simulation.json";
+
+/// The object that tells of which datasets.
+const DATASETS_RECORD: &str = "datasets.json";
 
 /// The folders of datasets.
 const DATASETS: [&str; 5] =
     [Kind::Plays.folder(), Kind::Contexts.folder(), Kind::Users.folder(), rollup::LISTENING, rollup::WRAPPED];
 
-/// Makes the folder ready: raw events of the same simulation stay, everything else that an earlier run made goes.
+/// Makes the folder ready: raw events of another simulation go.
 fn prepare(options: &Options) -> Result<(), Failure> {
-    let Options { users, seed, out, .. } = options;
-    let record = Record { simulation: Simulation::VERSION, users: *users, seed: *seed };
+    let out = &options.out;
+    let record = Record::new(options, None);
     let file = out.join(RECORD);
     fs::create_dir_all(out)?;
-    let mut folders = if options.store.is_none() { DATASETS.to_vec() } else { vec![] };
     match fs::read_to_string(&file) {
         Ok(text) if serde_json::from_str::<Record>(&text).is_ok_and(|left| left == record) => {}
-        Ok(_) => folders.push(Raw::FOLDER),
+        Ok(_) if out.join(Raw::FOLDER).exists() => fs::remove_dir_all(out.join(Raw::FOLDER))?,
+        Ok(_) => {}
         // Nothing is removed from a folder that is not ours.
         Err(_) if fs::read_dir(out)?.next().is_none() => {}
         Err(_) => return Err(format!("--out is not empty and not of an earlier run: {}", out.display()).into()),
-    }
-    for folder in folders.into_iter().map(|folder| out.join(folder)).filter(|folder| folder.exists()) {
-        fs::remove_dir_all(folder)?;
     }
     fs::write(file, serde_json::to_string_pretty(&record)?)?;
     Ok(())
 }
 
-/// Removes what an earlier run left in the store, and marks the place as ours.
-async fn clear(store: &Arc<dyn ObjectStore>) -> Result<(), Failure> {
-    let marker = Path::from(RECORD);
-    match store.head(&marker).await {
-        Ok(_) => {}
-        Err(object_store::Error::NotFound { .. }) if store.list(None).next().await.is_none() => {}
+/// Makes the store ready: datasets of other raw events or another bucket count go.
+async fn clear(options: &Options, store: &Arc<dyn ObjectStore>) -> Result<(), Failure> {
+    let record = Record::new(options, Some(options.buckets));
+    let marker = Path::from(DATASETS_RECORD);
+    match store.get(&marker).await {
+        Ok(found) => {
+            if serde_json::from_slice::<Record>(&found.bytes().await?).is_ok_and(|left| left == record) {
+                return Ok(());
+            }
+        }
+        // The folder of raw events was found to be ours.
+        Err(object_store::Error::NotFound { .. })
+            if options.store.is_none() || store.list(None).next().await.is_none() => {}
         Err(object_store::Error::NotFound { .. }) => {
             return Err("--store is not empty and not of an earlier run".into());
         }
@@ -163,6 +180,6 @@ async fn clear(store: &Arc<dyn ObjectStore>) -> Result<(), Failure> {
         let objects = store.list(Some(&folder)).map_ok(|object| object.location).boxed();
         store.delete_stream(objects).try_collect::<Vec<_>>().await?;
     }
-    store.put(&marker, "{}\n".into()).await?;
+    store.put(&marker, serde_json::to_string_pretty(&record)?.into()).await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! raw/plays/date=2025-01-06/hour=07.avro
 //! raw/plays/date=2025-01-06/_SUCCESS
+//! raw/plays/date=2025-01-06/late-01.avro
 //! raw/contexts/date=2025-01-06/hour=07.avro
 //! raw/users/users.avro
 //! ```
@@ -82,10 +83,16 @@ impl Raw {
         self.day(kind, date).join(format!("hour={hour:02}.avro"))
     }
 
-    /// The files of a week that is complete, in order of time.
+    /// The files of a week that is complete, in order of time, then those that came late, in the order in which they came.
     pub(crate) fn week(&self, kind: Kind, week: Week) -> Vec<PathBuf> {
         let hours = (0..HOURS_PER_WEEK).map(|hour| self.hour(kind, week, hour));
-        hours.filter(|path| path.exists()).collect()
+        let late = (1..).map(|number| self.late(kind, week, number)).take_while(|path| path.exists());
+        hours.filter(|path| path.exists()).chain(late).collect()
+    }
+
+    /// A file of events that came when their week was complete, counted from 1.
+    pub(crate) fn late(&self, kind: Kind, week: Week, number: u32) -> PathBuf {
+        self.day(kind, week.day_and_hour(0).0).join(format!("late-{number:02}.avro"))
     }
 
     pub(crate) fn is_complete(&self, week: Week) -> bool {

@@ -33,6 +33,9 @@ const SKIPPED: f64 = 0.12;
 /// Plays whose context is lost on the way.
 const CONTEXT_LOST: f64 = 0.01;
 
+/// Of the plays of another device, one in so many comes late; the others never happened.
+const ONE_LATE_IN: u32 = 20;
+
 const DEVICES: [&str; 6] = ["mobile", "desktop", "speaker", "car", "tv", "web"];
 const DEVICE_WEIGHTS: [f64; 6] = [50.0, 18.0, 12.0, 10.0, 4.0, 6.0];
 const REGIONS: [&str; 24] = [
@@ -102,9 +105,27 @@ impl Simulation {
     pub(crate) fn week(&self, week: Week, users: RangeInclusive<u32>) -> Vec<Vec<Play>> {
         let mut hours = vec![vec![]; HOURS_PER_WEEK as usize];
         for user in users {
-            self.week_of(week, &self.listener(user), &mut |play: Play| hours[week.hour_of(play.played_at)].push(play));
+            self.week_of(week, 0, &self.listener(user), &mut |play: Play| {
+                hours[week.hour_of(play.played_at)].push(play);
+            });
         }
         hours
+    }
+
+    /// Plays of one week that become known late, and without their contexts; `time` tells which time, from 1.
+    pub(crate) fn late(&self, week: Week, time: u32) -> Vec<Play> {
+        let mut plays = vec![];
+        for user in 1..=self.users {
+            let mut count = 0;
+            self.week_of(week, time, &self.listener(user), &mut |play: Play| {
+                if count % ONE_LATE_IN == 0 {
+                    plays.push(Play { context: None, ..play });
+                }
+                count += 1;
+            });
+        }
+        sort_by_time(&mut plays);
+        plays
     }
 
     /// Region and tier of all users.
@@ -163,8 +184,9 @@ impl Simulation {
         catalogue::track(artist, (self.tracks.draw(rng) + shift) % catalogue::tracks_of(artist))
     }
 
-    fn week_of(&self, week: Week, listener: &Listener, emit: &mut impl FnMut(Play)) {
-        let mut rng = self.rng([listener.user, week.number() + 1, 0]);
+    /// What a user hears in a week, and (from `late` 1 on) what of other devices becomes known of it later.
+    fn week_of(&self, week: Week, late: u32, listener: &Listener, emit: &mut impl FnMut(Play)) {
+        let mut rng = self.rng([listener.user, week.number() + 1, late]);
         let mut plays = listener.activity * MEAN_PLAYS_PER_WEEK * rng.random_range(0.4..1.6);
         // In sum, fractions of a play count, too.
         plays += rng.random::<f64>();

@@ -1,4 +1,4 @@
-//! The least and the greatest value.
+//! The least and the greatest value; of booleans, which are ordered false before true, these are whether all and whether any are true.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -26,8 +26,33 @@ pub struct Max {
     column: String,
 }
 
+/// Whether any value of a boolean column is true, nulls left out: SQL's `bool_or`.
+///
+/// State `any`, version 1, and result: `Boolean`, null without values.
+///
+/// ```
+/// use std::sync::Arc;
+/// use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+/// use sort_merge_bucket::{Aggregator, Any, Segments};
+///
+/// let columns = [Arc::new(BooleanArray::from(vec![Some(false), Some(true), None, Some(false)])) as ArrayRef];
+/// let states = Any::of("skipped").update(&Segments::new(&columns, &[0, 3, 4, 4])?)?;
+/// assert_eq!(states.as_boolean().iter().collect::<Vec<_>>(), [Some(true), Some(false), None]);
+/// # Ok::<(), sort_merge_bucket::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Any {
+    column: String,
+}
+
+/// Whether all values of a boolean column are true, nulls left out: SQL's `bool_and`. State `all`, version 1, and result as of [`Any`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct All {
+    column: String,
+}
+
 macro_rules! extreme {
-    ($type:ident, $name:literal, $greatest:literal) => {
+    ($type:ident, $name:literal, $greatest:literal, $accepts:expr) => {
         impl $type {
             /// Of `column`.
             pub fn of(column: impl Into<String>) -> Self {
@@ -46,11 +71,11 @@ macro_rules! extreme {
 
             fn state_type(&self, inputs: &[DataType]) -> Result<DataType> {
                 let input = one_type(inputs, $name)?;
-                if is_ordered(input) { Ok(input.clone()) } else { Err(bad_input($name, &self.column, input)) }
+                if $accepts(input) { Ok(input.clone()) } else { Err(bad_input($name, &self.column, input)) }
             }
 
             fn output_type(&self, state: &DataType) -> Result<DataType> {
-                if is_ordered(state) { Ok(state.clone()) } else { Err(not_state_type($name, state)) }
+                if $accepts(state) { Ok(state.clone()) } else { Err(not_state_type($name, state)) }
             }
 
             fn update(&self, rows: &Segments<'_>) -> Result<ArrayRef> {
@@ -69,8 +94,14 @@ macro_rules! extreme {
     };
 }
 
-extreme!(Min, "min", false);
-extreme!(Max, "max", true);
+extreme!(Min, "min", false, is_ordered);
+extreme!(Max, "max", true, is_ordered);
+extreme!(All, "all", false, is_boolean);
+extreme!(Any, "any", true, is_boolean);
+
+fn is_boolean(data_type: &DataType) -> bool {
+    *data_type == DataType::Boolean
+}
 
 fn pick(rows: &Segments<'_>, column: &ArrayRef, greatest: bool) -> Result<ArrayRef> {
     take_own(column, &with_order(column, Pick { rows, column, greatest })?)

@@ -2,7 +2,7 @@
 //!
 //! * `aggregator`: the trait [`Aggregator`], its laws, and what it is given.
 //! * `laws`: checks the laws for any implementation.
-//! * `count`, `sum`, `variance`, `extreme`, `any_all`, `first_last`, `collect`, `distinct`, `approx_distinct`, `sum_map`, `top_k`: the functions.
+//! * `count`, `sum`, `variance`, `extreme`, `first_last`, `collect`, `distinct`, `approx_distinct`, `sum_map`, `top_k`: the functions.
 //! * `filtered`: any aggregate over the rows that a predicate keeps.
 //! * `fold`: aggregates written row by row over plain Rust types.
 //! * `exact`: sums of floats without rounding. `order`: what comes before what in a column.
@@ -16,7 +16,6 @@
 //! ```
 
 mod aggregator;
-mod any_all;
 mod approx_distinct;
 mod collect;
 mod count;
@@ -39,12 +38,11 @@ mod top_k;
 mod variance;
 
 pub use aggregator::{Aggregator, Definition, Segments};
-pub use any_all::{All, Any};
 pub use approx_distinct::ApproxCountDistinct;
 pub use collect::Collect;
 pub use count::Count;
 pub use distinct::CountDistinct;
-pub use extreme::{Max, Min};
+pub use extreme::{All, Any, Max, Min};
 pub use filtered::Filtered;
 pub use first_last::{First, Last, OrderedBy};
 pub use fold::Fold;

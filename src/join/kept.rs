@@ -45,7 +45,7 @@ impl fmt::Debug for CarryBudget {
 
 /// The logical bytes of a batch.
 pub(super) fn bytes_of(batch: &RecordBatch) -> usize {
-    usize::try_from(RowSizes::of_batch(batch).total(batch.num_rows())).unwrap_or(usize::MAX)
+    usize::try_from(RowSizes::of_batch(batch).of_rows(0..batch.num_rows())).unwrap_or(usize::MAX)
 }
 
 /// Rows that wait.

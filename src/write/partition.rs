@@ -56,7 +56,7 @@ impl Placement {
             return rows * if self.order.len() > 1 { PACKED_WIDE } else { PACKED };
         }
         // Of arrow-row, texts take their bytes, in blocks, and the lengths of those.
-        let values = self.order.iter().map(|i| RowSizes::of(batch.column(*i)).total(rows) as usize).sum::<usize>();
+        let values = self.order.iter().map(|i| RowSizes::of(batch.column(*i)).of_rows(0..rows) as usize).sum::<usize>();
         rows * ENCODED + values + values / 4
     }
 

@@ -182,7 +182,7 @@ fn values_shared_by_many_views_are_not_multiplied() {
     table.rows.iter_mut().for_each(|row| row[0] = Value::Bytes(vec![b'x'; 10_000]));
     let batch = cast_all(&table);
     assert!(compact(&batch, Tolerance::WHOLE).unwrap().get_array_memory_size() < 1 << 20);
-    assert_eq!(RowSizes::of_batch(&batch).total(5000), 5000 * 10_016);
+    assert_eq!(RowSizes::of_batch(&batch).of_rows(0..5000), 5000 * 10_016);
 }
 
 #[tokio::test]
@@ -291,7 +291,7 @@ fn sizes_of_rows_are_those_of_their_values() {
     assert_eq!(sizes(list(&ints, [2, 0, 3]).slice(1, 2)), RowSizes::PerRow(vec![4, 28]));
     let both = RecordBatch::try_from_iter([("i", ints), ("v", view)]).unwrap();
     assert_eq!(RowSizes::of_batch(&both), RowSizes::PerRow(vec![24, 24, 37, 1024, 24]));
-    assert_eq!(RowSizes::of_batch(&both).total(5), 1133);
+    assert_eq!(RowSizes::of_batch(&both).of_rows(0..5), 1133);
 }
 
 #[tokio::test]
