@@ -79,10 +79,12 @@ macro_rules! extreme {
             }
 
             fn update(&self, rows: &Segments<'_>) -> Result<ArrayRef> {
+                self.state_type(&[rows.column(0).data_type().clone()])?;
                 pick(rows, rows.column(0), $greatest)
             }
 
             fn merge(&self, states: &Segments<'_>) -> Result<ArrayRef> {
+                self.output_type(states.column(0).data_type())?;
                 // The least of the least; the null of no values is left out as any other.
                 pick(states, states.column(0), $greatest)
             }
