@@ -23,7 +23,11 @@ use crate::plan::AggregateInput;
 /// ```
 #[derive(Debug, Clone, Default)]
 #[must_use]
-pub struct Periods(BTreeMap<String, Made>);
+pub struct Periods {
+    made: BTreeMap<String, Made>,
+    /// Those whose group is a period made of rows.
+    ambiguous: BTreeSet<String>,
+}
 
 /// What a period is made of.
 #[derive(Debug, Clone)]
@@ -40,7 +44,7 @@ impl Periods {
 
     /// Adds a period that is computed from rows, or says anew what it is made of.
     pub fn with_rows(mut self, period: impl Into<String>, input: impl Into<AggregateInput>) -> Self {
-        self.0.insert(period.into(), Made::Of(Box::new(input.into())));
+        self.made.insert(period.into(), Made::Of(Box::new(input.into())));
         self
     }
 
@@ -50,23 +54,26 @@ impl Periods {
         period: impl Into<String>,
         parts: impl IntoIterator<Item = S>,
     ) -> Self {
-        self.0.insert(period.into(), Made::From(parts.into_iter().map(Into::into).collect()));
+        self.made.insert(period.into(), Made::From(parts.into_iter().map(Into::into).collect()));
         self
     }
 
-    /// Adds a level to the tree: every period that is part of no other becomes a part of the period that `longer` names, if it names one.
+    /// Adds a level to the tree: every period that is part of no other becomes a part of the period that `longer` names, if it names one. A group
+    /// that is made of rows is `InvalidInput` later.
     pub fn grouped_by(mut self, longer: impl Fn(&str) -> Option<String>) -> Self {
-        let parts: BTreeSet<&String> = self.0.values().flat_map(Made::parts).collect();
+        let parts: BTreeSet<&String> = self.made.values().flat_map(Made::parts).collect();
         let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for period in self.0.keys().filter(|period| !parts.contains(period)) {
+        for period in self.made.keys().filter(|period| !parts.contains(period)) {
             if let Some(group) = longer(period) {
                 groups.entry(group).or_default().insert(period.clone());
             }
         }
         for (group, members) in groups {
-            match self.0.entry(group).or_insert_with(|| Made::From(BTreeSet::new())) {
+            match self.made.entry(group).or_insert_with(|| Made::From(BTreeSet::new())) {
                 Made::From(parts) => parts.extend(members),
-                rows => *rows = Made::From(members),
+                Made::Of(_) => {
+                    self.ambiguous.extend(members);
+                }
             }
         }
         self
@@ -78,7 +85,7 @@ impl Periods {
     /// `InvalidInput` naming all that are not made of rows here; else as for the names in [`Rollup::refresh`](crate::Rollup::refresh).
     pub fn cover<S: Into<String>>(&self, rows: impl IntoIterator<Item = S>) -> Result<Vec<String>> {
         let mut left: BTreeSet<String> = rows.into_iter().map(Into::into).collect();
-        let is_of_rows = |period: &&String| !matches!(self.0.get(*period), Some(Made::Of(_)));
+        let is_of_rows = |period: &&String| !matches!(self.made.get(*period), Some(Made::Of(_)));
         let unknown: Vec<&str> = left.iter().filter(is_of_rows).map(String::as_str).collect();
         if !unknown.is_empty() {
             return Err(Error::invalid_input(format!(
@@ -111,27 +118,34 @@ impl Periods {
     }
 
     pub(super) fn get(&self, period: &str) -> Option<&Made> {
-        self.0.get(period)
+        self.made.get(period)
     }
 
     pub(super) fn contains(&self, period: &str) -> bool {
-        self.0.contains_key(period)
+        self.made.contains_key(period)
     }
 
     /// The periods, parts before what is merged from them, else by name.
     ///
     /// # Errors
-    /// `InvalidInput` naming all parts that are not there, or the periods that are parts of themselves.
+    /// `InvalidInput` naming all parts that are not there, the periods that are parts of themselves, or those whose group is made of rows.
     pub(super) fn in_order(&self) -> Result<Vec<(&String, &Made)>> {
+        if !self.ambiguous.is_empty() {
+            let parts: Vec<&str> = self.ambiguous.iter().map(String::as_str).collect();
+            return Err(Error::invalid_input(format!(
+                "periods are grouped into one that is made of rows, periods=`{}`",
+                parts.join(", ")
+            )));
+        }
         let missing: BTreeSet<&str> =
-            self.0.values().flat_map(Made::parts).filter(|part| !self.contains(part)).map(String::as_str).collect();
+            self.made.values().flat_map(Made::parts).filter(|part| !self.contains(part)).map(String::as_str).collect();
         if !missing.is_empty() {
             let missing: Vec<&str> = missing.into_iter().collect();
             return Err(Error::invalid_input(format!("parts are no periods, parts=`{}`", missing.join(", "))));
         }
         let mut order = vec![];
         let mut placed: BTreeSet<&String> = BTreeSet::new();
-        let mut left: Vec<(&String, &Made)> = self.0.iter().collect();
+        let mut left: Vec<(&String, &Made)> = self.made.iter().collect();
         while !left.is_empty() {
             let (ready, waiting): (Vec<_>, Vec<_>) =
                 left.into_iter().partition(|(_, made)| made.parts().all(|part| placed.contains(part)));

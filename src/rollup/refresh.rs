@@ -121,7 +121,7 @@ impl Rollup {
     /// [`Definition`](crate::Definition) differs. A merged period is stale if one of its parts is, or it has others.
     ///
     /// # Errors
-    /// `InvalidInput` for periods that are parts of themselves, parts that are no periods, and names that cannot be a folder's; those of
+    /// `InvalidInput` for periods that are parts of themselves, parts that are no periods, groups made of rows, and names that cannot be a folder's; those of
     /// [`Aggregate::plan`]; `Corrupt`; `Store`.
     pub async fn refresh(&self, periods: Periods) -> Result<Refresh> {
         let order = periods.in_order()?;
@@ -243,7 +243,7 @@ impl Refresh {
     ///
     /// Each period is replaced as a whole, parts before what is merged from them, so that readers see every period as it was or as it is to be; a
     /// longer period shows the old state of its parts until its own turn. After a crash or an error the periods done are done: refresh again, and only
-    /// the others are left. What was committed since this was planned is taken in.
+    /// the others are left. The inputs are those that the periods were given, at their versions; what others made of periods since this was planned is taken in.
     ///
     /// # Errors
     /// Those of [`Rollup::update`] and [`Rollup::merge`]; periods before the failed one are done.

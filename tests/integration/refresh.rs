@@ -316,6 +316,9 @@ async fn periods_that_make_no_tree_are_refused() {
     assert_error(&error, ErrorKind::InvalidInput, &["w7, w8"]);
     let error = rollup.refresh(start().with_merged("a/b", ["w0"])).await.unwrap_err();
     assert_error(&error, ErrorKind::InvalidInput, &["a/b"]);
+    let into_rows = start().with_rows("w1", &datasets[1]).grouped_by(|_| Some("w0".to_owned()));
+    let error = rollup.refresh(into_rows).await.unwrap_err();
+    assert_error(&error, ErrorKind::InvalidInput, &["made of rows", "w0, w1"]);
     // What would count twice fails before it is written.
     let twice = start().with_merged("a", ["w0"]).with_merged("b", ["a", "w0"]);
     let error = rollup.refresh(twice).await.unwrap().run().await.unwrap_err();
