@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray, UInt64Array, new_empty_array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use arrow::datatypes::{DataType, Field, FieldRef};
 
 use crate::aggregate::items::list_offsets;
-use crate::aggregate::order::{WithOrder, is_comparable, is_ordered, ties, with_order};
+use crate::aggregate::order::{WithOrder, by_and_value, by_value_fields, is_ordered, ties, with_order};
 use crate::aggregate::segments::{
     bad_input, inner_offsets, not_state_type, one_type, states, take_own, value_and_order,
 };
@@ -86,7 +86,7 @@ impl Collect {
         let columns = columns.iter().map(|column| take_own(column, &rows)).collect::<Result<Vec<_>>>()?;
         let items: ArrayRef = match columns.as_slice() {
             [value, by] => {
-                let fields = pair_fields(value.data_type().clone(), by.data_type().clone());
+                let fields = by_value_fields(by.data_type().clone(), value.data_type().clone());
                 Arc::new(StructArray::try_new(fields, vec![Arc::clone(by), Arc::clone(value)], None)?)
             }
             _ => Arc::clone(&columns[0]),
@@ -99,12 +99,7 @@ impl Collect {
         if self.by.is_none() {
             return is_ordered(items.data_type()).then(|| vec![Arc::clone(items)]);
         }
-        match items.as_struct_opt()?.columns() {
-            [by, value] if is_ordered(by.data_type()) && is_comparable(value.data_type()) => {
-                Some(vec![Arc::clone(value), Arc::clone(by)])
-            }
-            _ => None,
-        }
+        by_and_value(items).map(|(by, value)| vec![Arc::clone(value), Arc::clone(by)])
     }
 }
 
@@ -135,7 +130,7 @@ impl Aggregator for Collect {
             };
         };
         let (value, order) = value_and_order(inputs, "collect", &self.column, by)?;
-        Ok(DataType::List(item(DataType::Struct(pair_fields(value.clone(), order.clone())))))
+        Ok(DataType::List(item(DataType::Struct(by_value_fields(order.clone(), value.clone())))))
     }
 
     fn output_type(&self, state: &DataType) -> Result<DataType> {
@@ -173,10 +168,6 @@ impl Collect {
 
 fn item(data_type: DataType) -> FieldRef {
     Arc::new(Field::new_list_field(data_type, true))
-}
-
-fn pair_fields(value: DataType, by: DataType) -> Fields {
-    Fields::from(vec![Field::new("by", by, true), Field::new("value", value, true)])
 }
 
 struct Pick<'a> {

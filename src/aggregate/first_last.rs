@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StructArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, StructArray, UInt64Array, new_empty_array};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow::datatypes::DataType;
 
-use crate::aggregate::order::{WithOrder, choose, is_comparable, is_ordered, ties, with_order};
+use crate::aggregate::order::{WithOrder, by_and_value, by_value_fields, choose, ties, with_order};
 use crate::aggregate::segments::{not_state_type, states, take_own, value_and_order};
 use crate::aggregate::{Aggregator, Definition, Segments};
 use crate::error::Result;
@@ -82,15 +82,13 @@ macro_rules! at_end {
 
             fn state_type(&self, inputs: &[DataType]) -> Result<DataType> {
                 let (value, by) = value_and_order(inputs, $name, &self.column, &self.by)?;
-                Ok(DataType::Struct(state_fields(by.clone(), value.clone())))
+                Ok(DataType::Struct(by_value_fields(by.clone(), value.clone())))
             }
 
             fn output_type(&self, state: &DataType) -> Result<DataType> {
-                match state {
-                    DataType::Struct(fields) => value_type(fields),
-                    _ => None,
-                }
-                .ok_or_else(|| not_state_type($name, state))
+                let states = new_empty_array(state);
+                let (_, value) = by_and_value(&states).ok_or_else(|| not_state_type($name, state))?;
+                Ok(value.data_type().clone())
             }
 
             fn update(&self, rows: &Segments<'_>) -> Result<ArrayRef> {
@@ -114,32 +112,11 @@ macro_rules! at_end {
 at_end!(First, "first", false);
 at_end!(Last, "last", true);
 
-fn state_fields(by: DataType, value: DataType) -> Fields {
-    Fields::from(vec![Field::new("by", by, true), Field::new("value", value, true)])
-}
-
-fn value_type(fields: &Fields) -> Option<DataType> {
-    match fields.as_ref() {
-        [by, value] if is_ordered(by.data_type()) && is_comparable(value.data_type()) => {
-            Some(value.data_type().clone())
-        }
-        _ => None,
-    }
-}
-
-fn by_and_value(states: &ArrayRef) -> Option<(&ArrayRef, &ArrayRef)> {
-    let state = states.as_struct_opt()?;
-    match state.columns() {
-        [by, value] if value_type(state.fields()).is_some() => Some((by, value)),
-        _ => None,
-    }
-}
-
 /// Per segment, the state of its first or last row.
 fn pick(rows: &Segments<'_>, by: &ArrayRef, value: &ArrayRef, last: bool) -> Result<ArrayRef> {
     let nulls = NullBuffer::union(by.nulls(), value.nulls());
     let rows = with_order(by, Pick { rows, nulls, value, last })?;
-    let fields = state_fields(by.data_type().clone(), value.data_type().clone());
+    let fields = by_value_fields(by.data_type().clone(), value.data_type().clone());
     Ok(Arc::new(StructArray::try_new(fields, vec![take_own(by, &rows)?, take_own(value, &rows)?], None)?))
 }
 

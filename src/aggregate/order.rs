@@ -6,7 +6,7 @@ use std::ops::Range;
 use arrow::array::{ArrayRef, AsArray, DynComparator, UInt64Array, make_comparator, new_empty_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::{SortOptions, cast};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Field, Fields, Float64Type};
 
 use crate::aggregate::Segments;
 use crate::error::Result;
@@ -25,6 +25,19 @@ pub(super) fn is_ordered(data_type: &DataType) -> bool {
 /// Whether [`ties`] knows an order of values of this type: all types that a dataset can store.
 pub(super) fn is_comparable(data_type: &DataType) -> bool {
     ties(&new_empty_array(data_type)).is_ok()
+}
+
+/// The state of a value: with what its row is ordered by before it.
+pub(super) fn by_value_fields(by: DataType, value: DataType) -> Fields {
+    Fields::from(vec![Field::new("by", by, true), Field::new("value", value, true)])
+}
+
+/// What values are ordered by, and the values, of states with [`by_value_fields`]; `None` of others.
+pub(super) fn by_and_value(states: &ArrayRef) -> Option<(&ArrayRef, &ArrayRef)> {
+    match states.as_struct_opt()?.columns() {
+        [by, value] if is_ordered(by.data_type()) && is_comparable(value.data_type()) => Some((by, value)),
+        _ => None,
+    }
 }
 
 /// The order of a column's values of any type, by which rows that are equal otherwise are told apart: numbers by value, floats by IEEE 754's total
