@@ -200,7 +200,8 @@ pub(crate) fn compact(batch: &RecordBatch, tolerance: Tolerance) -> Result<Recor
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
-fn compact_array(array: &ArrayRef, tolerance: Tolerance) -> Result<ArrayRef> {
+/// The same values, in buffers that hold little else.
+pub(crate) fn compact_array(array: &ArrayRef, tolerance: Tolerance) -> Result<ArrayRef> {
     Ok(match array.data_type() {
         DataType::Utf8View => compact_views(array.as_byte_view::<StringViewType>(), array, tolerance)?,
         DataType::BinaryView => compact_views(array.as_byte_view::<BinaryViewType>(), array, tolerance)?,

@@ -1,14 +1,13 @@
 //! Helpers over segments that several functions share: rows left out, lists of states opened up.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, ListArray, MapArray, StructArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, UInt64Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{filter, prep_null_mask_filter, take};
 use arrow::datatypes::DataType;
 
 use crate::aggregate::order::{is_comparable, is_ordered};
 use crate::error::{Error, Result};
+use crate::footprint::{Tolerance, compact_array};
 
 /// Columns and offsets of their own, after rows were left out.
 #[derive(Debug)]
@@ -108,32 +107,8 @@ pub(super) fn one_type<'a>(inputs: &'a [DataType], function: &str) -> Result<&'a
     }
 }
 
-/// The values at these rows, in buffers of their own: arrow's `take` shares the buffers of strings and binary, and a state that goes on and on
+/// The values at these rows, in buffers that hold little else: arrow's `take` shares the buffers of strings and binary, and a state that goes on and on
 /// would keep alive all batches that it was made from.
 pub(super) fn take_own(values: &ArrayRef, rows: &UInt64Array) -> Result<ArrayRef> {
-    own(&take(values, rows, None)?)
-}
-
-/// The same values, of strings and binary in buffers that hold nothing else.
-fn own(values: &ArrayRef) -> Result<ArrayRef> {
-    Ok(match values.data_type() {
-        DataType::Utf8View => Arc::new(values.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(values.as_binary_view().gc()),
-        DataType::Struct(fields) => {
-            let columns = values.as_struct().columns().iter().map(own).collect::<Result<_>>()?;
-            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, values.nulls().cloned(), values.len())?)
-        }
-        DataType::List(item) => {
-            let list: &ListArray = values.as_list();
-            let items = own(list.values())?;
-            Arc::new(ListArray::try_new(Arc::clone(item), list.offsets().clone(), items, list.nulls().cloned())?)
-        }
-        DataType::Map(entries, sorted) => {
-            let map = values.as_map();
-            let inner = own(&(Arc::new(map.entries().clone()) as ArrayRef))?.as_struct().clone();
-            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
-            Arc::new(MapArray::try_new(Arc::clone(entries), offsets, inner, nulls, *sorted)?)
-        }
-        _ => Arc::clone(values),
-    })
+    compact_array(&take(values, rows, None)?, Tolerance::WHOLE)
 }

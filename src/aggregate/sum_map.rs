@@ -152,11 +152,12 @@ fn sum_by_item(items: &ArrayRef, weights: &ArrayRef, offsets: &[usize]) -> Resul
     map(items, sums, groups.offsets()?)
 }
 
-fn exact_sums(groups: &Items, add: impl Fn(&mut Accumulator, usize)) -> Result<ArrayRef> {
+fn exact_sums(items: &Items, add: impl Fn(&mut Accumulator, usize)) -> Result<ArrayRef> {
+    let (starts, rows) = items.by_item();
     let mut sum = Accumulator::new();
-    let mut sums = SumLists::with_capacity(groups.rows().len());
-    for rows in groups.rows() {
-        rows.iter().for_each(|row| add(&mut sum, *row));
+    let mut sums = SumLists::with_capacity(items.len());
+    for ends in starts.windows(2) {
+        rows[ends[0]..ends[1]].iter().for_each(|row| add(&mut sum, *row));
         sums.push(&mut sum);
     }
     sums.finish(None)
@@ -169,11 +170,11 @@ impl WithSummands for Sums<'_> {
 
     fn run<T: Summand>(self, weights: &PrimitiveArray<T>) -> Result<ArrayRef> {
         let values = weights.values();
-        let sum = |rows: &[usize]| -> Result<T::Native> {
-            let add = |sum, row: &usize| T::add(sum, T::widen(values[*row]));
-            T::narrow(rows.iter().try_fold(T::ZERO, add)?)
-        };
-        let sums = self.0.rows().map(sum).collect::<Result<Vec<_>>>()?;
+        let mut sums = vec![T::ZERO; self.0.len()];
+        for (row, item) in self.0.of_rows() {
+            sums[item] = T::add(sums[item], T::widen(values[row]))?;
+        }
+        let sums = sums.into_iter().map(T::narrow).collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(PrimitiveArray::<T>::new(sums.into(), None).with_data_type(weights.data_type().clone())))
     }
 }

@@ -14,8 +14,10 @@ use arrow::buffer::{NullBuffer, ScalarBuffer};
 use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::{ArrowNativeType, DataType, Decimal128Type, Int64Type, UInt64Type};
 use arrow::row::{Row, RowConverter, Rows, SortField};
+use twox_hash::XxHash3_64;
 
 use crate::error::{Error, Result};
+use crate::merge::heads::{Number, heads_of_bytes};
 
 /// The typed keys of a stretch of rows. Cloning and slicing share the data.
 pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
@@ -28,6 +30,18 @@ pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
 
     fn slice(&self, offset: usize, len: usize) -> Self;
 
+    /// The heads of the keys of some rows: comparable among each other.
+    fn heads(&self, rows: &[u64]) -> Vec<u64>;
+
+    /// A hash of a key, which depends on the seed. It never leaves memory.
+    fn hash(&self, row: usize, seed: u64) -> u64;
+
+    /// Whether the keys of two rows are equal.
+    #[inline]
+    fn equal(&self, a: usize, b: usize) -> bool {
+        self.value(a) == self.value(b)
+    }
+
     /// Whether a component of the key is null, so that it equals nothing in a join.
     fn has_null(&self, _row: usize) -> bool {
         false
@@ -35,7 +49,7 @@ pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
 
     /// The first row whose key is less than the one before it.
     fn first_descent(&self) -> Option<usize> {
-        (1..self.len()).find(|&row| self.value(row) < self.value(row - 1))
+        (1..self.len()).find(|&row| !self.equal(row, row - 1) && self.value(row) < self.value(row - 1))
     }
 
     /// How many rows from `from` on, in sorted keys, are less than `bound`, or equal to it if `inclusive`.
@@ -59,7 +73,7 @@ pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
         let mut groups = usize::from(rows > 0);
         for row in 1..rows {
             offsets[groups] = row as u32;
-            groups += usize::from(self.value(row) != self.value(row - 1));
+            groups += usize::from(!self.equal(row, row - 1));
         }
         offsets[groups] = rows as u32;
         offsets.truncate(groups + 1);
@@ -68,9 +82,8 @@ pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
 
     /// The end of the group of equal keys that starts at `from`.
     fn group_end(&self, from: usize) -> usize {
-        let key = self.value(from);
         let mut end = from + 1;
-        while end < self.len() && self.value(end) == key {
+        while end < self.len() && self.equal(end, from) {
             end += 1;
         }
         end
@@ -116,7 +129,7 @@ pub(crate) fn dispatch<W: ForKeys>(types: &[DataType], work: W) -> Result<W::Out
 #[derive(Debug, Clone)]
 pub(crate) struct PrimitiveKeys<T: ArrowNativeType>(ScalarBuffer<T>);
 
-impl<T: ArrowNativeType + Ord> Keys for PrimitiveKeys<T> {
+impl<T: Number> Keys for PrimitiveKeys<T> {
     type Value<'a> = T;
 
     fn len(&self) -> usize {
@@ -130,6 +143,15 @@ impl<T: ArrowNativeType + Ord> Keys for PrimitiveKeys<T> {
 
     fn slice(&self, offset: usize, len: usize) -> Self {
         Self(self.0.slice(offset, len))
+    }
+
+    #[inline]
+    fn hash(&self, row: usize, seed: u64) -> u64 {
+        self.0[row].hash(seed)
+    }
+
+    fn heads(&self, rows: &[u64]) -> Vec<u64> {
+        rows.iter().map(|row| self.0[*row as usize].head()).collect()
     }
 
     fn first_descent(&self) -> Option<usize> {
@@ -200,6 +222,22 @@ impl Keys for BytesKeys {
     fn slice(&self, offset: usize, len: usize) -> Self {
         Self(self.0.slice(offset, len))
     }
+
+    #[inline]
+    fn hash(&self, row: usize, seed: u64) -> u64 {
+        XxHash3_64::oneshot_with_seed(seed, self.value(row))
+    }
+
+    fn heads(&self, rows: &[u64]) -> Vec<u64> {
+        heads_of_bytes(rows.iter().map(|row| self.value(*row as usize)))
+    }
+
+    #[inline]
+    fn equal(&self, a: usize, b: usize) -> bool {
+        // Of a dictionary's value, all views are the same.
+        let views = self.0.views();
+        views[a] == views[b] || self.value(a) == self.value(b)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -234,6 +272,15 @@ impl Keys for FixedKeys {
 
     fn slice(&self, offset: usize, len: usize) -> Self {
         Self(self.0.slice(offset, len))
+    }
+
+    #[inline]
+    fn hash(&self, row: usize, seed: u64) -> u64 {
+        XxHash3_64::oneshot_with_seed(seed, self.value(row))
+    }
+
+    fn heads(&self, rows: &[u64]) -> Vec<u64> {
+        heads_of_bytes(rows.iter().map(|row| self.value(*row as usize)))
     }
 }
 
@@ -277,6 +324,15 @@ impl Keys for RowKeys {
             len,
             complete: self.complete.as_ref().map(|nulls| nulls.slice(offset, len)),
         }
+    }
+
+    #[inline]
+    fn hash(&self, row: usize, seed: u64) -> u64 {
+        XxHash3_64::oneshot_with_seed(seed, self.value(row).data())
+    }
+
+    fn heads(&self, rows: &[u64]) -> Vec<u64> {
+        heads_of_bytes(rows.iter().map(|row| self.value(*row as usize).data()))
     }
 
     fn has_null(&self, row: usize) -> bool {

@@ -1,6 +1,7 @@
 //! The merge core: sorted inputs in, rows of one order out, without I/O.
 //!
 //! * `keys`: typed views of key columns, so that the comparison loops are monomorphised.
+//! * `heads`: the first bytes of keys as numbers, which settle most comparisons.
 //! * `input`: one sorted input, its order checked as it is fed in.
 //! * `kway`: the inputs of one source merged into one sorted sequence.
 //! * `scan`: the merge of one source as a kernel of its own.
@@ -19,6 +20,7 @@
 
 mod align;
 mod emit;
+mod heads;
 mod input;
 mod keys;
 mod kway;
@@ -32,6 +34,7 @@ use crate::error::Result;
 
 pub(crate) use align::{Align, SourceInputs, SourceRows, Ties, Window};
 pub(crate) use emit::Emit;
+pub(crate) use heads::{common_bytes, head_of_bytes};
 pub(crate) use input::{Input, Order, Segment};
 pub(crate) use keys::{Extract, ForKeys, Keys, dispatch};
 pub(crate) use kway::{KWay, SortedMerge, gather};

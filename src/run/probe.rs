@@ -1,11 +1,9 @@
 //! Dynamic filters: one side of a join is read first, as far as it is restricted, and of the other side only rows with one of its keys.
 
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use crate::error::Result;
+use crate::footprint::{Tolerance, compact};
 use crate::read::{Chain, ChainStream, RunReader};
 use crate::select::SortedKeys;
 use crate::write::DEFAULT_PAGE_ROWS;
@@ -66,7 +64,8 @@ impl Probe {
             let width = self.chains[at].first().map_or(0, RunReader::key_columns);
             kept.iter_mut().for_each(|kept| kept.push(vec![]));
             while let Some(batch) = chain.next().await? {
-                let batch = own(&batch)?;
+                // A few rows would otherwise keep alive the pages that they were decoded from.
+                let batch = compact(&batch, Tolerance::WHOLE)?;
                 let columns = batch.columns()[..width].to_vec();
                 keys += batch.num_rows();
                 bytes += columns.iter().map(Array::get_array_memory_size).sum::<usize>();
@@ -96,16 +95,4 @@ impl Probe {
     fn read_again(self) -> Vec<ChainStream> {
         self.chains.into_iter().map(ChainStream::start).collect()
     }
-}
-
-/// The rows in buffers of their own: a few would otherwise keep alive the pages that they were decoded from.
-fn own(batch: &RecordBatch) -> Result<RecordBatch> {
-    let own = |column: &ArrayRef| -> ArrayRef {
-        match column.data_type() {
-            DataType::Utf8View => Arc::new(column.as_string_view().gc()),
-            DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
-            _ => Arc::clone(column),
-        }
-    };
-    Ok(RecordBatch::try_new(batch.schema(), batch.columns().iter().map(own).collect())?)
 }

@@ -20,6 +20,7 @@ use arrow::datatypes::{ArrowNativeType, DataType};
 use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::error::Result;
+use crate::merge::{common_bytes, head_of_bytes};
 
 /// A row of the buffer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -312,11 +313,6 @@ impl Encoding {
     }
 }
 
-/// How many bytes `a` and `b` begin with alike.
-fn common_bytes(a: &[u8], b: &[u8]) -> usize {
-    if b.starts_with(a) { a.len() } else { a.iter().zip(b).take_while(|(a, b)| a == b).count() }
-}
-
 /// Entries of bytes: the first ones in which rows may differ, batch, row.
 #[derive(Debug)]
 pub(super) struct Encoded {
@@ -346,12 +342,7 @@ impl SortKeys for Encoded {
 
     fn entries(&self, number: usize, _batch: &RecordBatch) -> Vec<u128> {
         let entry = |(row, bytes): (usize, &[u8])| {
-            // Padding with zeros never contradicts the order.
-            let mut head = [0; 8];
-            for (head, byte) in head.iter_mut().zip(&bytes[self.common..]) {
-                *head = *byte;
-            }
-            u128::from(u64::from_be_bytes(head)).push(32, number as u64).push(32, row as u64)
+            u128::from(head_of_bytes(&bytes[self.common..])).push(32, number as u64).push(32, row as u64)
         };
         self.batches[number].rows.iter().map(|row| row.data()).enumerate().map(entry).collect()
     }

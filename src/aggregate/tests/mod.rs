@@ -1,8 +1,9 @@
 //! The laws of all aggregates of this crate, what the checker finds, and the kernel against plain loops; `exact`: sums of floats;
-//! `functions`: what single functions promise; `sketch`: the error and the bytes of sketches.
+//! `functions`: what single functions promise; `items`: rows by item; `sketch`: the error and the bytes of sketches.
 
 mod exact;
 mod functions;
+mod items;
 mod sketch;
 
 use std::collections::BTreeMap;
