@@ -1,17 +1,24 @@
-//! The kernels by themselves, over batches in memory: bucket ids, the sort of a write, merging the runs of a source, pairing, co-groups, gathering.
+//! The kernels by themselves, over batches in memory: bucket ids, the sort of a write, merging the runs of a source, pairing, co-groups, gathering,
+//! aggregates.
 //! Every result is asserted.
 //!
-//! Rows per second are those that go in. `cargo bench --bench kernels -- merge` runs a part.
+//! Rows per second are those that go in, or states. `cargo bench --bench kernels -- merge` runs a part.
 
 #![expect(clippy::expect_used, reason = "a benchmark whose result is wrong must stop")]
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringViewArray};
+use arrow::compute::{cast, interleave, sum};
+use arrow::datatypes::{DataType, Float64Type};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sort_merge_bucket::benchmarks::{Runs, co_group, gather, join, merge, sort};
-use sort_merge_bucket::{BucketSpec, DEFAULT_BATCH_SIZE, JoinKind};
+use sort_merge_bucket::{
+    Aggregator, ApproxCountDistinct, BucketSpec, CountDistinct, DEFAULT_BATCH_SIZE, JoinKind, Segments, Sum, SumMap,
+    Variance,
+};
 
 /// Rows of a source, whatever the number of its runs.
 const ROWS: usize = 1 << 20;
@@ -209,5 +216,102 @@ fn sorting(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hashing, sorting, merging, pairing, co_groups, gathering);
+/// Rows of a key in a batch, as many as a user's week has.
+const ROWS_OF_KEY: usize = 60;
+
+/// States of a key that are merged.
+const WEEKS: usize = 52;
+
+/// Items among the rows of a key.
+const ITEMS_OF_KEY: usize = 40;
+
+/// States of a batch of rows, and of a batch of such states, of which 52 are of one key. Each result is the sum of all keys' results.
+fn aggregating(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("aggregate");
+    group.throughput(Throughput::Elements(DEFAULT_BATCH_SIZE as u64));
+    let offsets: Vec<usize> = (0..DEFAULT_BATCH_SIZE).step_by(ROWS_OF_KEY).chain([DEFAULT_BATCH_SIZE]).collect();
+    let item = |row: usize| row / ROWS_OF_KEY * ITEMS_OF_KEY + spread(row) as usize % ITEMS_OF_KEY;
+    let items: Vec<usize> = (0..DEFAULT_BATCH_SIZE).map(item).collect();
+    let numbers: Vec<i64> = (0..DEFAULT_BATCH_SIZE).map(|row| spread(row) % 200_000).collect();
+    // Eighths, so that a plain sum is exact, too.
+    let floats: Vec<f64> = numbers.iter().map(|number| *number as f64 / 8.0).collect();
+    let columns: [ArrayRef; 4] = [
+        Arc::new(Int64Array::from(numbers.clone())),
+        Arc::new(Float64Array::from(floats.clone())),
+        Arc::new(items.iter().map(|item| spread(*item)).collect::<Int64Array>()),
+        Arc::new(StringViewArray::from_iter_values(items.iter().map(|item| format!("{:022x}", spread(*item))))),
+    ];
+    let [integer, float, item, text] = columns;
+
+    let total = numbers.iter().sum::<i64>() as f64;
+    let distinct =
+        items.chunks(ROWS_OF_KEY).map(|items| items.iter().collect::<BTreeSet<_>>().len()).sum::<usize>() as f64;
+    let variance = |floats: &[f64]| {
+        let mean = floats.iter().sum::<f64>() / floats.len() as f64;
+        floats.iter().map(|float| (float - mean).powi(2)).sum::<f64>() / (floats.len() - 1) as f64
+    };
+    let variances: f64 = floats.chunks(ROWS_OF_KEY).map(variance).sum();
+    group.bench_function("plain sums of floats", |b| {
+        let sums = || -> f64 { floats.chunks(ROWS_OF_KEY).map(|floats| black_box(floats.iter().sum::<f64>())).sum() };
+        b.iter(|| assert_eq!(black_box(sums()), total / 8.0));
+    });
+
+    let weighted = || SumMap::of("item").weighted_by("weight");
+    let cases: [(&str, &dyn Aggregator, Vec<&ArrayRef>, f64); 8] = [
+        ("sum of integers", &Sum::of("v"), vec![&integer], total),
+        ("sum of floats", &Sum::of("v"), vec![&float], total / 8.0),
+        ("variance of floats", &Variance::of("v"), vec![&float], variances),
+        ("sums by integer", &weighted(), vec![&item, &integer], total),
+        ("sums by text", &weighted(), vec![&text, &integer], total),
+        ("sums of floats by text", &weighted(), vec![&text, &float], total / 8.0),
+        ("distinct texts", &CountDistinct::of("v"), vec![&text], distinct),
+        ("distinct texts, by sketch", &ApproxCountDistinct::of("v"), vec![&text], distinct),
+    ];
+    for (name, aggregator, inputs, expected) in cases {
+        let inputs: Vec<ArrayRef> = inputs.into_iter().map(Arc::clone).collect();
+        let rows = Segments::new(&inputs, &offsets).expect("offsets of the batch");
+        let states = aggregator.update(&rows).expect("sums that fit");
+        let check = |states: &ArrayRef, times: f64| {
+            let result = total_of(&aggregator.finish(states).expect("states"));
+            assert!(
+                (result - times * expected).abs() <= times * expected * 1e-12,
+                "{result} is not {times} x {expected}"
+            );
+        };
+        check(&states, 1.0);
+        group.throughput(Throughput::Elements(DEFAULT_BATCH_SIZE as u64));
+        group.bench_function(BenchmarkId::new(name, "rows"), |b| {
+            b.iter(|| aggregator.update(black_box(&rows)).expect("sums that fit"));
+        });
+
+        if name.starts_with("variance") {
+            // Values that come 52 times have another variance.
+            continue;
+        }
+        let weeks: Vec<&dyn Array> = vec![states.as_ref(); WEEKS];
+        let by_key: Vec<(usize, usize)> =
+            (0..states.len()).flat_map(|key| (0..WEEKS).map(move |week| (week, key))).collect();
+        let weeks = [interleave(&weeks, &by_key).expect("states of one type")];
+        let ends: Vec<usize> = (0..=states.len()).map(|key| key * WEEKS).collect();
+        let weeks = Segments::new(&weeks, &ends).expect("offsets of the states");
+        let times = if name.starts_with("distinct") { 1.0 } else { WEEKS as f64 };
+        check(&aggregator.merge(&weeks).expect("sums that fit"), times);
+        group.throughput(Throughput::Elements(by_key.len() as u64));
+        group.bench_function(BenchmarkId::new(name, "states"), |b| {
+            b.iter(|| aggregator.merge(black_box(&weeks)).expect("sums that fit"));
+        });
+    }
+    group.finish();
+}
+
+/// The sum of all numbers in a column, of the values of maps.
+fn total_of(results: &ArrayRef) -> f64 {
+    let numbers = match results.as_map_opt() {
+        Some(maps) => maps.values(),
+        None => results,
+    };
+    sum(cast(numbers, &DataType::Float64).expect("numbers").as_primitive::<Float64Type>()).unwrap_or_default()
+}
+
+criterion_group!(benches, hashing, sorting, merging, pairing, co_groups, gathering, aggregating);
 criterion_main!(benches);

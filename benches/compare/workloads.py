@@ -23,10 +23,17 @@ ANSWERS = {
     "T3-1": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
     "T3-keys": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
     "T4": ("rows", "sum(l_extendedprice)", "max(l_comment)"),
+    "T5": ("rows", "sum(ms)", *(f"{value} of rank {rank})" for rank in range(1, 6) for value in ("sum(ms", "max(artist"))),
 }
+#: The ways to the same answer with one more week than is stored.
+T6 = ("T6-read", "T6-store", "T6-tree")
+ANSWERS |= {question: ANSWERS["T5"] for question in T6}
 
 #: The part of the customers whose orders a selective join is about, in thousandths; customers are numbered from 1 to 150,000 × scale factor.
 CUSTOMERS = {"T3-0.1": 1, "T3-1": 10}
+
+#: A year of plays.
+WEEKS = 52
 
 #: What `--only` may name, with what it asks.
 ABOUT = {
@@ -34,6 +41,8 @@ ABOUT = {
     "T2": "wide join: the maximum of each of the 25 columns",
     "T3": "T3-0.1 and T3-1: lines of the orders of 0.1 % and 1 % of the customers; T3-keys: lines of 100 orders",
     "T4": "write lineitem, which lies in order of date, in 64 buckets sorted by key; the answer is read from what was written",
+    "T5": "a year of plays by user: total time, and the five artists of the most time; of all users the sum, and by rank the sum and the last artist",
+    "T6": "the same with one more week than is stored: T6-read merges the year so far and the week as it reads them, T6-store stores their sum, T6-tree stores a quarter and the year",
     "T7": "skew: joins of SF × 6 million rows of which one key has 20 %, and the same without (ours only)",
     "T8": "T1 at scale factors 1, 3, 10 and 30 (--scales)",
 }
@@ -44,6 +53,10 @@ SKEWS = ("even", "5kx5k", "12Mx1", "3Mx3k")
 #: Those that can write a table in an order.
 T4_ENGINES = ("ours", "duckdb", "polars-sort")
 
+#: Those that can ask T5, and those of which somebody could keep sums by hand.
+T5_ENGINES = ("ours", "duckdb", "polars-hash", "datafusion-hash")
+T6_ENGINES = ("ours", "duckdb")
+
 #: T8 is about how one engine grows, so that only these take part unless others are asked for.
 T8_ENGINES = ("ours", "scan-floor")
 
@@ -52,8 +65,9 @@ def engines_of(workload):
     """The engines that take part unless others are asked for; `None` is all."""
     if workload.label.startswith("T7"):
         return ("ours",)
-    if workload.label == "T4":
-        return T4_ENGINES
+    by_label = {"T4": T4_ENGINES, "T5": T5_ENGINES, "T6-read": T6_ENGINES, "T6-store": T6_ENGINES, "T6-tree": ("ours",)}
+    if workload.label in by_label:
+        return by_label[workload.label]
     return T8_ENGINES if workload.label.startswith("T8") else None
 
 
@@ -72,6 +86,8 @@ def select(names, scale_factor, scales):
             chosen += [Workload(f"T8-{scale:g}", "T1", scale) for scale in scales]
         elif name == "T3":
             chosen += [Workload(label, label, scale_factor) for label in ("T3-0.1", "T3-1", "T3-keys")]
+        elif name == "T6":
+            chosen += [Workload(label, label, scale_factor) for label in T6]
         elif name == "T7":
             chosen += [Workload(f"T7-{case}", f"T7-{case}", scale_factor) for case in SKEWS]
         else:
@@ -90,7 +106,14 @@ def keys(scale_factor):
 
 
 def sql(question, scale_factor):
-    """The question in SQL, over tables `orders` and `lineitem`. The result's columns are those of `ANSWERS`, in order."""
+    """The question in SQL, over tables `orders` and `lineitem`, or `plays`. The result's columns are those of `ANSWERS`, in order."""
+    if question == "T5":
+        return listening(
+            BY_ARTIST,
+            "SELECT user_id, artist_id, ms, row_number() OVER (PARTITION BY user_id ORDER BY ms DESC, artist_id) AS rank FROM by_artist",
+            "count(*) FILTER (WHERE rank = 1), sum(ms)",
+            lambda rank: f"sum(ms) FILTER (WHERE rank = {rank}), max(artist_id) FILTER (WHERE rank = {rank})",
+        )
     values = ("count(*)", *ANSWERS[question][1:])
     if question == "T4":
         return f"SELECT {', '.join(values)} FROM lineitem"
@@ -98,3 +121,13 @@ def sql(question, scale_factor):
         return f"SELECT {', '.join(values)} FROM lineitem WHERE l_orderkey IN ({', '.join(map(str, keys(scale_factor)))})"
     where = f" WHERE o_custkey <= {most_customer(question, scale_factor)}" if question in CUSTOMERS else ""
     return f"SELECT {', '.join(values)} FROM orders JOIN lineitem ON o_orderkey = l_orderkey{where}"
+
+
+#: The time of each user and artist.
+BY_ARTIST = "SELECT user_id, artist_id, sum(ms_played) AS ms FROM plays GROUP BY user_id, artist_id"
+
+
+def listening(by_artist, ranked, totals, of_rank):
+    """T5 in SQL: times by user and artist, from which a query makes ranks, and what is selected from these."""
+    values = ", ".join([totals, *map(of_rank, range(1, 6))])
+    return f"WITH by_artist AS ({by_artist}), ranked AS ({ranked}) SELECT {values} FROM ranked"

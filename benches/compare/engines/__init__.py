@@ -3,13 +3,15 @@
 Every command prints one line of JSON: `seconds` (of opening, planning and executing, not of the process), `bytes_read` and `answer`; or
 `not_applicable` with the reason. `ours` and `scan-floor` are commands of this project's own program, the others are classes in a module of
 this package, run by `child.py`. Such a class is made with the folder of its data, the threads it may use and the scale factor; it answers a question by
-a method `answer`, and objects to having been measured, if it did not run as its name says, by a method `objection`. For T4 it writes by a method `write` and
+a method `answer`, and objects to having been measured, if it did not run as its name says, by a method `objection`. Of T5 it reads weekly files. For T4 it writes by a method `write` and
 answers afterwards, which is not measured, from what it has written.
 """
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+
+import workloads
 
 CHILD = Path(__file__).resolve().parent.parent / "child.py"
 
@@ -27,14 +29,21 @@ class Engine:
     def command(self, tools, question, folder, scale_factor):
         if self.subcommand:
             options = ("--threads", str(tools.threads), "--sf", str(scale_factor))
-            command = ("write", question, "--to", target(folder)) if question == "T4" else (self.subcommand, question)
-            return [tools.ours, *command, "--from", folder, *options]
+            if question in workloads.T6:
+                plays = ("--from", folder.with_name("plays-smb"), "--states", folder, "--to", target(folder))
+                return [tools.ours, "listening", question, *plays, *options]
+            command = {"T4": ("write", question, "--to", target(folder)), "T5": ("listening", question)}
+            return [tools.ours, *command.get(question, (self.subcommand, question)), "--from", folder, *options]
         return [tools.python, CHILD, self.name, question, folder, str(tools.threads), str(scale_factor)]
 
     def form_of(self, question):
         """The form of the data that answers a question."""
         if question.startswith("T7-"):
             return f"skew-{question.removeprefix('T7-')}"
+        if question in workloads.T6:
+            return "plays-states" if self.subcommand else "plays-sums"
+        if question == "T5":
+            return "plays-smb" if self.subcommand else "plays"
         return "by-date" if question == "T4" else self.form
 
     def load(self, folder, threads, scale_factor):

@@ -20,7 +20,7 @@ use sort_merge_bucket::{DEFAULT_BATCH_SIZE, Dataset};
 
 use crate::Failure;
 use crate::question::{Answer, Question};
-use crate::reduce::Reduced;
+use crate::reduce::{Reduce, Reduced};
 
 /// The run files of every dataset that a question is about; where there is a Parquet file of that name instead, it alone.
 pub(crate) async fn runs(question: Question, folder: &Path) -> Result<Vec<Vec<PathBuf>>, Failure> {
@@ -73,7 +73,8 @@ pub(crate) fn scan(question: Question, datasets: &[Vec<PathBuf>], threads: NonZe
         answer.insert(format!("rows of {table}"), total.rows.to_string());
         for (name, value) in total.answer() {
             // Maxima over all rows are those of the join, in which all have partners, and so are sums over the many side.
-            let same = matches!(question, Question::Wide | Question::Plays) || question == Question::Narrow && *table == "lineitem";
+            let same = matches!(question, Question::Wide | Question::Plays)
+                || question == Question::Narrow && *table == "lineitem";
             answer.insert(if same { name } else { format!("{name} of {table}") }, value);
         }
     }

@@ -16,7 +16,7 @@ use sort_merge_bucket::{
 use tokio::sync::Mutex;
 
 use crate::question::{Answer, Question, Reduction, keys};
-use crate::reduce::Reduced;
+use crate::reduce::{Reduce, Reduced};
 use crate::skew;
 use crate::{Failure, Options, TABLES};
 
@@ -54,13 +54,13 @@ pub(crate) async fn join(
         Question::LookUp { scale_factor } => {
             let wanted: ArrayRef = Arc::new(Int64Array::from(keys(scale_factor)));
             let lines = sources.remove(0).with_keys(wanted);
-            reduce_slots(question, Scan::new(lines).plan()?, threads).await
+            reduce(question, Scan::new(lines).plan()?, threads).await
         }
-        Question::Written | Question::Plays => reduce_slots(question, Scan::new(sources.remove(0)).plan()?, threads).await,
+        Question::Written | Question::Plays => reduce(question, Scan::new(sources.remove(0)).plan()?, threads).await,
         Question::Selective { most_customer } => {
             let orders = sources.remove(0).with_filter(Predicate::le("o_custkey", most_customer));
             let how = PlanOptions::default().with_dynamic_filters(options.filters);
-            reduce_slots(question, Join::inner(orders, sources.remove(0)).with_options(how).plan()?, threads).await
+            reduce(question, Join::inner(orders, sources.remove(0)).with_options(how).plan()?, threads).await
         }
         Question::Skew => {
             let plan = Join::inner(sources.remove(0), sources.remove(0)).plan()?;
@@ -72,7 +72,7 @@ pub(crate) async fn join(
             let plan = Join::inner(sources.remove(0), sources.remove(0)).plan()?;
             // A stream fetches ahead, which matters if fetching takes long; without it, threads need not meet.
             let mut answer = match options.latency.is_zero() {
-                true => reduce_slots(question, plan, threads).await?,
+                true => reduce(question, plan, threads).await?,
                 false => reduce_stream(question, plan, threads).await?,
             };
             // A join has the key once, under the left side's name.
@@ -83,6 +83,15 @@ pub(crate) async fn join(
             Ok(answer)
         }
     }
+}
+
+async fn reduce<O>(question: Question, plan: Plan<O>, threads: NonZeroUsize) -> Result<Answer, Failure>
+where
+    O: PlanOperation<Item = RecordBatch>,
+{
+    let schema = Arc::clone(plan.schema());
+    let reduced = reduce_slots(plan, threads, || Reduced::new(question, Arc::clone(&schema))).await?;
+    Ok(answer(&reduced))
 }
 
 fn answer(reduced: &Reduced) -> Answer {
@@ -114,30 +123,32 @@ async fn reduce_stream(question: Question, plan: JoinPlan, threads: NonZeroUsize
     Ok(answer(&total))
 }
 
-/// Runs slot after slot on every thread, which reduces what it has joined.
-async fn reduce_slots<O>(question: Question, plan: Plan<O>, threads: NonZeroUsize) -> Result<Answer, Failure>
+/// Runs slot after slot on every thread, which reduces what it has made.
+pub(crate) async fn reduce_slots<O, R>(
+    plan: Plan<O>,
+    threads: NonZeroUsize,
+    empty: impl Fn() -> R,
+) -> Result<R, Failure>
 where
     O: PlanOperation<Item = RecordBatch>,
+    R: Reduce,
 {
     let slots = (0..plan.slots().get()).map(|slot| plan.slot(slot)).collect::<Result<Vec<_>, _>>()?;
+    let mut total = empty();
     let work = Arc::new((plan, slots, AtomicUsize::new(0)));
-    let tasks: Vec<_> = (0..threads.get()).map(|_| tokio::spawn(reduce_some(question, Arc::clone(&work)))).collect();
-    let mut total = Reduced::new(question, Arc::clone(work.0.schema()));
+    let tasks: Vec<_> = (0..threads.get()).map(|_| tokio::spawn(reduce_some(empty(), Arc::clone(&work)))).collect();
     for task in tasks {
         total.merge(task.await??);
     }
-    Ok(answer(&total))
+    Ok(total)
 }
 
-async fn reduce_some<O>(
-    question: Question,
-    work: Arc<(Plan<O>, Vec<SlotDescriptor>, AtomicUsize)>,
-) -> Result<Reduced, Failure>
+async fn reduce_some<O, R>(mut reduced: R, work: Arc<(Plan<O>, Vec<SlotDescriptor>, AtomicUsize)>) -> Result<R, Failure>
 where
     O: PlanOperation<Item = RecordBatch>,
+    R: Reduce,
 {
     let (plan, slots, next) = work.as_ref();
-    let mut reduced = Reduced::new(question, Arc::clone(plan.schema()));
     while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
         let mut rows = plan.execute(slot)?;
         while let Some(batch) = rows.try_next().await? {

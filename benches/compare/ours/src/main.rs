@@ -7,6 +7,7 @@ mod columns;
 mod floor;
 mod generate;
 mod join;
+mod listening;
 mod plays;
 mod question;
 mod reduce;
@@ -38,6 +39,7 @@ compare-ours COMMAND [OPTION]...
 
   generate --sf F --to DIR              write TPC-H orders and lineitem, ordered by key, as two Parquet files
   plays --users N --weeks N --to DIR    write the plays of N users [default: 20000] in N weeks [default: 1] as a Parquet file, ordered by time
+         [--weekly]                     as a file per week
   columns --from DIR                    the bytes of each column of all Parquet files below a folder, and of all files
   bucket --from DIR --to DIR            write the Parquet files of a folder as two datasets
          [--buckets N] [--budget-mb N]  buckets of each [default: 64], and memory of the write [default: 1024]
@@ -49,6 +51,10 @@ compare-ours COMMAND [OPTION]...
   join QUESTION --from DIR --sf F       answer T1, T2, T3-0.1, T3-1, T3-keys or T7-CASE from the datasets in a folder
          [--filters auto|always|never]  whether the keys of one side choose the rows of the other [default: auto]
          [--latency-ms N]               how long the store takes for every read, beside reading [default: 0]
+  listening T5 --from DIR               the year of every user, from 52 weekly datasets in a folder
+  listening states --from DIR --to DIR  store the states of 51 weeks, and what is merged of them
+  listening T6-read|T6-store|T6-tree --from DIR --states DIR --to DIR
+                                        the year of every user, from the plays of week 52 and a copy of the stored states
   scan QUESTION --from DIR --sf F       the same columns and reductions by parquet's own reader, and no join; `plays` reads all columns of plays
   select --every N --from DIR           price and comment of the lines of one in N orders [default: 100], by parquet's own reader
 
@@ -60,6 +66,8 @@ struct Options {
     command: Vec<String>,
     from: PathBuf,
     to: PathBuf,
+    /// Of stored states, which stay as they are.
+    states: PathBuf,
     scale_factor: f64,
     buckets: u32,
     /// Bytes.
@@ -72,6 +80,7 @@ struct Options {
     latency: Duration,
     users: u64,
     weeks: u64,
+    weekly: bool,
     batch_rows: usize,
     /// Tables with their key and sort columns, if not those of TPC-H.
     tables: Vec<(String, Vec<String>)>,
@@ -96,11 +105,13 @@ impl Options {
                 Value(word) => options.command.push(word.string()?),
                 Long("from") => options.from = args.value()?.into(),
                 Long("to") => options.to = args.value()?.into(),
+                Long("states") => options.states = args.value()?.into(),
                 Long("sf") => options.scale_factor = args.value()?.parse()?,
                 Long("buckets") => options.buckets = args.value()?.parse()?,
                 Long("budget-mb") => options.budget = args.value()?.parse::<usize>()? << 20,
                 Long("users") => options.users = args.value()?.parse()?,
                 Long("weeks") => options.weeks = args.value()?.parse()?,
+                Long("weekly") => options.weekly = true,
                 Long("batch-rows") => options.batch_rows = args.value()?.parse()?,
                 Long("table") => {
                     let table = args.value()?.string()?;
@@ -136,7 +147,7 @@ fn main() -> Result<(), Failure> {
     let words: Vec<&str> = options.command.iter().map(String::as_str).collect();
     let line = match words[..] {
         ["generate"] => generate::generate(options.scale_factor, &options.to)?,
-        ["plays"] => plays::plays(options.users, options.weeks, &options.to)?,
+        ["plays"] => plays::plays(options.users, options.weeks, options.weekly, &options.to)?,
         ["columns"] => columns::columns(&options.from)?,
         ["bucket"] => runtime(threads)?.block_on(bucket::bucket(&options))?,
         ["skew", case] => runtime(threads)?.block_on(skew::skew(case, &options))?,
@@ -159,6 +170,26 @@ fn main() -> Result<(), Failure> {
             let dataset = runtime.block_on(Dataset::open(Arc::clone(&store), "lineitem"))?;
             line["bytes_written"] = dataset.statistics().bytes.into();
             line["answer"] = json!(runtime.block_on(join::join(Question::Written, &store, &options, threads))?);
+            line
+        }
+        ["listening", "T5"] => {
+            let runtime = runtime(threads)?;
+            measure(|| runtime.block_on(listening::from_plays(&options, threads)))?
+        }
+        ["listening", "states"] => runtime(threads)?.block_on(listening::store_states(&options, threads))?,
+        ["listening", question] => {
+            let runtime = runtime(threads)?;
+            listening::copy(&options.states, &options.to)?;
+            let mut found = None;
+            let mut line = measure(|| {
+                let refreshed = runtime.block_on(listening::from_states(question, &options, threads))?;
+                let answer = refreshed.answer.clone();
+                found = Some(refreshed);
+                Ok(answer)
+            })?;
+            let found = found.ok_or("nothing was measured")?;
+            line["bytes_written"] = found.written.into();
+            line["phases"] = found.phases.into();
             line
         }
         ["scan", question] => {

@@ -45,15 +45,22 @@ struct Play {
     shuffle: bool,
 }
 
-/// Writes `plays.parquet`.
-pub(crate) fn plays(users: u64, weeks: u64, folder: &Path) -> Result<Value, Failure> {
+/// Writes `plays.parquet`, or `week-01.parquet` and so on.
+pub(crate) fn plays(users: u64, weeks: u64, weekly: bool, folder: &Path) -> Result<Value, Failure> {
     std::fs::create_dir_all(folder)?;
     let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
     let properties = WriterProperties::builder().set_compression(zstd).build();
-    let file = File::create(folder.join("plays.parquet"))?;
-    let mut writer = ArrowWriter::try_new(file, batch(&[])?.schema(), Some(properties))?;
+    let schema = batch(&[])?.schema();
+    let create = |name: String| -> Result<_, Failure> {
+        let file = File::create(folder.join(name).with_extension("parquet"))?;
+        Ok(ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties.clone()))?)
+    };
+    let mut writer = create(if weekly { week_name(1) } else { "plays".into() })?;
     let (mut rows, mut plays) = (0, vec![]);
     for week in 0..weeks {
+        if weekly && week > 0 {
+            std::mem::replace(&mut writer, create(week_name(week + 1))?).close()?;
+        }
         plays.extend((0..users).flat_map(|user| of_user(user, week)));
         plays.sort_by_key(|play: &Play| (play.played_at, play.user));
         // Sessions may go on into the next week.
@@ -65,6 +72,11 @@ pub(crate) fn plays(users: u64, weeks: u64, folder: &Path) -> Result<Value, Fail
     }
     writer.close()?;
     Ok(json!({ "rows": rows }))
+}
+
+/// The name of a week's file and dataset; weeks are numbered from 1.
+pub(crate) fn week_name(week: u64) -> String {
+    format!("week-{week:02}")
 }
 
 fn batch(plays: &[Play]) -> Result<RecordBatch, Failure> {

@@ -10,6 +10,14 @@ use arrow::temporal_conversions::date32_to_datetime;
 use crate::Failure;
 use crate::question::{Answer, Question, Reduction};
 
+/// What becomes of batches, on every thread by itself at first.
+pub(crate) trait Reduce: Send + 'static {
+    fn add(&mut self, batch: &RecordBatch) -> Result<(), Failure>;
+
+    /// Adds what another thread reduced.
+    fn merge(&mut self, other: Self);
+}
+
 /// The reduced columns of all batches so far, of one schema.
 #[derive(Debug)]
 pub(crate) struct Reduced {
@@ -33,7 +41,19 @@ impl Reduced {
         Self { schema, values: vec![None; columns.len()], columns, rows: 0 }
     }
 
-    pub(crate) fn add(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
+    /// The values as text, without the number of rows.
+    pub(crate) fn answer(&self) -> Answer {
+        let columns = self.schema.fields().iter().zip(&self.columns).zip(&self.values);
+        columns
+            .filter_map(|((field, reduction), value)| {
+                Some((reduction.as_ref()?.name(field.name()), text(value.as_ref()?, field.data_type())))
+            })
+            .collect()
+    }
+}
+
+impl Reduce for Reduced {
+    fn add(&mut self, batch: &RecordBatch) -> Result<(), Failure> {
         self.rows += batch.num_rows() as u64;
         for (i, (reduction, column)) in self.columns.iter().zip(batch.columns()).enumerate() {
             match reduction {
@@ -51,24 +71,13 @@ impl Reduced {
         Ok(())
     }
 
-    /// Adds what another thread reduced.
-    pub(crate) fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) {
         self.rows += other.rows;
         for ((reduction, value), other) in self.columns.iter().zip(&mut self.values).zip(other.values) {
             if let Some(reduction) = reduction {
                 merge(*reduction, value, other);
             }
         }
-    }
-
-    /// The values as text, without the number of rows.
-    pub(crate) fn answer(&self) -> Answer {
-        let columns = self.schema.fields().iter().zip(&self.columns).zip(&self.values);
-        columns
-            .filter_map(|((field, reduction), value)| {
-                Some((reduction.as_ref()?.name(field.name()), text(value.as_ref()?, field.data_type())))
-            })
-            .collect()
     }
 }
 

@@ -18,7 +18,7 @@ use sort_merge_bucket::DEFAULT_BATCH_SIZE;
 
 use crate::Failure;
 use crate::question::{Answer, Question};
-use crate::reduce::Reduced;
+use crate::reduce::{Reduce, Reduced};
 
 /// One number and one text.
 const PAYLOAD: [&str; 2] = ["l_extendedprice", "l_comment"];
