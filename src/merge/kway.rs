@@ -1,8 +1,8 @@
 //! The k-way merge: the sorted inputs of one source become one sorted sequence.
 //!
 //! The unit of work is a window, not a row: the **bound** is the smallest last key among the first segments, so every row up to it is at
-//! hand; those rows are collected input after input and sorted stably, which costs little on runs that are sorted already and keeps rows of
-//! one key in the order of their inputs. Where only one input has rows below the bound, its rows are passed on without a copy.
+//! hand; these rows are collected as groups of equal keys, input after input, and sorted stably, which costs little on runs that are sorted already
+//! and keeps rows of one key in the order of their inputs. Where only one input has rows below the bound, its rows are passed on without a copy.
 //!
 //! ```text
 //! input 0   1 3 3 7 | 9 …        bound (7, input 0): all of input 0's segment,
@@ -98,14 +98,23 @@ impl<E: Extract> KWay<E> {
             self.ready.extend(parts);
             return Ok(());
         }
-        let mut rows = Vec::with_capacity(parts.iter().map(Segment::len).sum());
+        // What is sorted is groups of equal keys: of an input's rows, those of one key stay together.
+        let mut groups = Vec::new();
         for (part, segment) in parts.iter().enumerate() {
             let keys = segment.keys.as_ref().ok_or_else(|| Error::internal("null keys inside a merge window"))?;
-            rows.extend((0..keys.len()).map(|row| (keys.value(row), (part, row))));
+            let group = |ends: &[u32]| (keys.value(ends[0] as usize), part as u32, ends[0], ends[1]);
+            groups.extend(keys.group_offsets().windows(2).map(group));
         }
         // Stable, and the standard library's sort merges the presorted runs that it finds.
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        let rows: Vec<(usize, usize)> = rows.into_iter().map(|(_, at)| at).collect();
+        groups.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut rows: Vec<(usize, usize)> = Vec::with_capacity(parts.iter().map(Segment::len).sum());
+        for (_, part, start, end) in groups {
+            rows.push((part as usize, start as usize));
+            // Most groups of one row have no more to do, which the processor learns.
+            if end - start > 1 {
+                rows.extend((start + 1..end).map(|row| (part as usize, row as usize)));
+            }
+        }
         let batches: Vec<&RecordBatch> = parts.iter().map(|segment| &segment.batch).collect();
         for chunk in rows.chunks(self.batch_size) {
             let batch = gather(&batches, chunk)?;
