@@ -121,6 +121,31 @@ fn values_under_nulls_choose_nothing() {
     assert!(encode(noise) == clean);
 }
 
+/// More items than are looked at; those that are stand for all.
+#[test]
+fn the_first_items_of_long_lists_choose_for_all() {
+    const LISTS: usize = 1000;
+    const ITEMS: usize = 200;
+    let mut random = Random(5);
+    let mut lists = |number: &dyn Fn(u64) -> u64| -> ArrayRef {
+        let text = |number: u64| Some(format!("{:022}", number));
+        let items: StringViewArray = (0..LISTS * ITEMS).map(|_| text(number(random.next()))).collect();
+        let lengths = arrow::buffer::OffsetBuffer::from_lengths(vec![ITEMS; LISTS]);
+        let item = Arc::new(Field::new_list_field(DataType::Utf8View, true));
+        Arc::new(arrow::array::ListArray::new(item, lengths, Arc::new(items), None))
+    };
+    let columns = [
+        ("sorted", Arc::new(Int64Array::from_iter_values(0..LISTS as i64)) as ArrayRef),
+        ("artists", lists(&|number| number % 30_000)),
+        ("plays", lists(&|number| number)),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let bytes = encode(&batch, &WriteOptions::default(), &[LISTS]);
+    let found = encodings(&bytes);
+    assert_eq!(found["artists.list.item"], [Physical::RLE_DICTIONARY]);
+    assert_eq!(found["plays.list.item"], [Physical::DELTA_LENGTH_BYTE_ARRAY]);
+}
+
 #[test]
 fn options_choose_for_all_columns_or_for_one() {
     let batch = batch();
