@@ -200,8 +200,32 @@ pub(crate) fn compact(batch: &RecordBatch, tolerance: Tolerance) -> Result<Recor
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
-/// The same values, in buffers that hold little else.
-pub(crate) fn compact_array(array: &ArrayRef, tolerance: Tolerance) -> Result<ArrayRef> {
+/// The same values, of strings and binary in buffers that hold nothing else, however much they take: a buffer may be a piece of a larger one, of
+/// which it does not tell.
+pub(crate) fn own(values: &ArrayRef) -> Result<ArrayRef> {
+    Ok(match values.data_type() {
+        DataType::Utf8View => Arc::new(values.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(values.as_binary_view().gc()),
+        DataType::Struct(fields) => {
+            let columns = values.as_struct().columns().iter().map(own).collect::<Result<_>>()?;
+            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, values.nulls().cloned(), values.len())?)
+        }
+        DataType::List(item) => {
+            let list: &ListArray = values.as_list();
+            let items = own(list.values())?;
+            Arc::new(ListArray::try_new(Arc::clone(item), list.offsets().clone(), items, list.nulls().cloned())?)
+        }
+        DataType::Map(entries, sorted) => {
+            let map = values.as_map();
+            let inner = own(&(Arc::new(map.entries().clone()) as ArrayRef))?.as_struct().clone();
+            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            Arc::new(MapArray::try_new(Arc::clone(entries), offsets, inner, nulls, *sorted)?)
+        }
+        _ => Arc::clone(values),
+    })
+}
+
+fn compact_array(array: &ArrayRef, tolerance: Tolerance) -> Result<ArrayRef> {
     Ok(match array.data_type() {
         DataType::Utf8View => compact_views(array.as_byte_view::<StringViewType>(), array, tolerance)?,
         DataType::BinaryView => compact_views(array.as_byte_view::<BinaryViewType>(), array, tolerance)?,

@@ -62,6 +62,9 @@ def pin(threads):
 def compare(tools, workload, engines, runs, timeout):
     """Results of one workload by all engines."""
     results = {engine.name: Result(workload, engine.name) for engine in engines}
+    for name, result in results.items():
+        if not workloads.can(workload, name):
+            result.reason = "not written for this engine"
     agreed = {}
     for turn in range(runs + 1):
         for engine in engines:

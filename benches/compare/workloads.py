@@ -57,6 +57,9 @@ T4_ENGINES = ("ours", "duckdb", "polars-sort")
 T5_ENGINES = ("ours", "duckdb", "polars-hash", "datafusion-hash")
 T6_ENGINES = ("ours", "duckdb")
 
+#: Questions whose answer is read from what was written for it.
+WRITING = ("T4", "T6-store")
+
 #: T8 is about how one engine grows, so that only these take part unless others are asked for.
 T8_ENGINES = ("ours", "scan-floor")
 
@@ -69,6 +72,12 @@ def engines_of(workload):
     if workload.label in by_label:
         return by_label[workload.label]
     return T8_ENGINES if workload.label.startswith("T8") else None
+
+
+def can(workload, engine):
+    """Whether an engine of this name can answer; those that are left out of T8 unless asked for can."""
+    able = engines_of(workload)
+    return able is None or engine in able or workload.label.startswith("T8")
 
 
 @dataclass(frozen=True)

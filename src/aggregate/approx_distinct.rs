@@ -28,7 +28,7 @@ const DEFAULT_PRECISION: u8 = 12;
 /// times it. Merging costs no accuracy: the result is that of one sketch of all rows.
 ///
 /// State `approx_count_distinct`, version 1: `Binary`, not null. Bytes per key: 8 without values, 8 + 4 n for n up to 7, 12 + 4 n up to 384, then 4,136 (40 + 2ᵖ), of which
-/// compression leaves about a half. They are a sketch of [Apache DataSketches](https://datasketches.apache.org) (`HLL_8`, compact, out of order, with its default
+/// compression leaves some two fifths. They are a sketch of [Apache DataSketches](https://datasketches.apache.org) (`HLL_8`, compact, out of order, with its default
 /// seed; hashes in ascending order), which its libraries for other languages read too. Result: `Int64`, 0 without values.
 ///
 /// What is hashed is the value, not its layout: integers, dates and booleans as 64 bits, timestamps as 64 bits in the unit of their column, decimals as 128

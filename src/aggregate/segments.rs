@@ -7,7 +7,7 @@ use arrow::datatypes::DataType;
 
 use crate::aggregate::order::{is_comparable, is_ordered};
 use crate::error::{Error, Result};
-use crate::footprint::{Tolerance, compact_array};
+use crate::footprint::own;
 
 /// Columns and offsets of their own, after rows were left out.
 #[derive(Debug)]
@@ -107,8 +107,8 @@ pub(super) fn one_type<'a>(inputs: &'a [DataType], function: &str) -> Result<&'a
     }
 }
 
-/// The values at these rows, in buffers that hold little else: arrow's `take` shares the buffers of strings and binary, and a state that goes on and on
+/// The values at these rows, in buffers of their own: arrow's `take` shares the buffers of strings and binary, and a state that goes on and on
 /// would keep alive all batches that it was made from.
 pub(super) fn take_own(values: &ArrayRef, rows: &UInt64Array) -> Result<ArrayRef> {
-    compact_array(&take(values, rows, None)?, Tolerance::WHOLE)
+    own(&take(values, rows, None)?)
 }

@@ -3,7 +3,7 @@
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
 use crate::error::Result;
-use crate::footprint::{Tolerance, compact};
+use crate::footprint::own;
 use crate::read::{Chain, ChainStream, RunReader};
 use crate::select::SortedKeys;
 use crate::write::DEFAULT_PAGE_ROWS;
@@ -65,7 +65,8 @@ impl Probe {
             kept.iter_mut().for_each(|kept| kept.push(vec![]));
             while let Some(batch) = chain.next().await? {
                 // A few rows would otherwise keep alive the pages that they were decoded from.
-                let batch = compact(&batch, Tolerance::WHOLE)?;
+                let columns = batch.columns().iter().map(own).collect::<Result<_>>()?;
+                let batch = RecordBatch::try_new(batch.schema(), columns)?;
                 let columns = batch.columns()[..width].to_vec();
                 keys += batch.num_rows();
                 bytes += columns.iter().map(Array::get_array_memory_size).sum::<usize>();

@@ -61,7 +61,7 @@ pub enum WriteMode {
 #[non_exhaustive]
 pub enum Encoding {
     /// `Dictionary` or `Direct`, whichever is estimated to be smaller: chosen for each run and leaf by the run's first rows (8192, or some
-    /// 4 MiB). A dictionary that outgrows the estimate, 4 MiB, is followed by `Direct` in the rest of its row group. Of runs with more leaf columns than
+    /// 4 MiB). A dictionary that outgrows the estimate, 4 MiB (of numbers 1 MiB), is followed by `Direct` in the rest of its row group. Of runs with more leaf columns than
     /// a quarter of the memory budget has mebibytes, and more than 32, it is `Dictionary` or `Plain`: packing takes a mebibyte for each.
     #[default]
     Auto,
@@ -69,7 +69,7 @@ pub enum Encoding {
     /// sorted keys small; strings and binary with packed lengths (`DELTA_LENGTH_BYTE_ARRAY`); anything else, floats above all,
     /// `Plain`.
     Direct,
-    /// A dictionary until it has 4 MiB, then `Plain`: what most writers do, whatever the values are.
+    /// A dictionary until it has 4 MiB (of numbers 1 MiB), then `Plain`: what most writers do, whatever the values are.
     Dictionary,
     /// The values as they are.
     Plain,

@@ -136,6 +136,15 @@ pub(crate) async fn from_states(
     let year = periods.cover(weeks.into_iter().map(|(week, _)| week))?;
     let refresh = rollup.refresh(periods).await?;
     phase("planned".into());
+    // If datasets were written anew since the states were stored, this would measure another thing.
+    let stale = |step: &&RefreshStep| match step.action {
+        RefreshAction::Compute => step.period != week_name(LAST_WEEK),
+        RefreshAction::Merge => step.period == TO_DATE,
+        _ => false,
+    };
+    if let Some(step) = refresh.steps().iter().find(stale) {
+        return Err(format!("the stored states are not those of the datasets, prepare them again: {step}").into());
+    }
     let mut written = 0;
     let told = |step: &RefreshStep| {
         if !matches!(step.action, RefreshAction::Reuse | RefreshAction::Leave) {
@@ -149,7 +158,7 @@ pub(crate) async fn from_states(
     Ok(Refreshed { answer, written, phases })
 }
 
-/// Copies a folder of stored states, which a question adds to, to where it may do so.
+/// Makes a folder of stored states, which a question adds to, of the same files: none is ever changed, new ones take their names.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
     if to.exists() {
         fs::remove_dir_all(to)?;
@@ -163,7 +172,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
             if entry.file_type()?.is_dir() {
                 folders.push((entry.path(), target));
             } else {
-                fs::copy(entry.path(), target)?;
+                fs::hard_link(entry.path(), target)?;
             }
         }
     }
