@@ -132,7 +132,7 @@ fn the_first_items_of_long_lists_choose_for_all() {
         let items: StringViewArray = (0..LISTS * ITEMS).map(|_| text(number(random.next()))).collect();
         let lengths = arrow::buffer::OffsetBuffer::from_lengths(vec![ITEMS; LISTS]);
         let item = Arc::new(Field::new_list_field(DataType::Utf8View, true));
-        Arc::new(arrow::array::ListArray::new(item, lengths, Arc::new(items), None))
+        Arc::new(ListArray::new(item, lengths, Arc::new(items), None))
     };
     let columns = [
         ("sorted", Arc::new(Int64Array::from_iter_values(0..LISTS as i64)) as ArrayRef),
