@@ -50,12 +50,18 @@ ABOUT = {
 #: The cases of T7: how many rows the hot key has on either side, at scale factor 10; `even` has none.
 SKEWS = ("even", "5kx5k", "12Mx1", "3Mx3k")
 
-#: Those that can write a table in an order.
-T4_ENGINES = ("ours", "duckdb", "polars-sort")
+#: Those that can join.
+JOIN_ENGINES = ("ours", "scan-floor", "duckdb", "polars-hash", "polars-merge", "datafusion-hash", "datafusion-merge")
 
-#: Those that can ask T5, and those of which somebody could keep sums by hand.
-T5_ENGINES = ("ours", "duckdb", "polars-hash", "datafusion-hash")
-T6_ENGINES = ("ours", "duckdb")
+#: Those that can answer what is no join, or is asked of one engine alone.
+OTHER_ENGINES = {
+    "T4": ("ours", "duckdb", "polars-sort"),
+    "T5": ("ours", "duckdb", "polars-hash", "datafusion-hash"),
+    # Of these somebody could keep sums by hand.
+    "T6-read": ("ours", "duckdb"),
+    "T6-store": ("ours", "duckdb"),
+    "T6-tree": ("ours",),
+}
 
 #: Questions whose answer is read from what was written for it.
 WRITING = ("T4", "T6-store")
@@ -65,19 +71,17 @@ T8_ENGINES = ("ours", "scan-floor")
 
 
 def engines_of(workload):
-    """The engines that take part unless others are asked for; `None` is all."""
-    if workload.label.startswith("T7"):
-        return ("ours",)
-    by_label = {"T4": T4_ENGINES, "T5": T5_ENGINES, "T6-read": T6_ENGINES, "T6-store": T6_ENGINES, "T6-tree": ("ours",)}
-    if workload.label in by_label:
-        return by_label[workload.label]
-    return T8_ENGINES if workload.label.startswith("T8") else None
+    """The engines that take part unless others are asked for."""
+    return T8_ENGINES if workload.label.startswith("T8") else _able(workload.question)
 
 
 def can(workload, engine):
-    """Whether an engine of this name can answer; those that are left out of T8 unless asked for can."""
-    able = engines_of(workload)
-    return able is None or engine in able or workload.label.startswith("T8")
+    """Whether an engine of this name can answer."""
+    return engine in _able(workload.question)
+
+
+def _able(question):
+    return ("ours",) if question.startswith("T7") else OTHER_ENGINES.get(question, JOIN_ENGINES)
 
 
 @dataclass(frozen=True)

@@ -83,4 +83,4 @@ class PolarsSort(Polars):
         return self._scan("lineitem", "l_orderkey").select(values).collect(engine="streaming").row(0)
 
     def objection(self, question):
-        return None if question == "T4" else "writes only"
+        return None
