@@ -10,9 +10,10 @@ use crate::aggregate::{AggregateSpec, Aggregator, Bound, Definition, Feeding, ag
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::{Kernel, SourceInputs};
 use crate::metrics::Counters;
-use crate::plan::operation::{CoGroup, Driver, Join, PlanOperation, key_fields, sealed};
+use crate::plan::cogroup::key_fields;
+use crate::plan::operation::{Driver, PlanOperation, sealed};
 use crate::plan::resolve::{Problems, Resolved, resolve};
-use crate::plan::{AggregatePlan, Plan, PlanOptions};
+use crate::plan::{AggregatePlan, CoGroup, Join, Plan, PlanOptions};
 use crate::read::Source;
 use crate::schema::canonical_type;
 

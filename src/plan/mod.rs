@@ -1,7 +1,7 @@
 //! Plans: what will be read, merged and returned, decided without I/O.
 //!
-//! * `operation`: what a plan computes: [`Scan`], [`Join`], [`CoGroup`], as builders and as the kernels they become.
-//! * `aggregate`: [`Aggregate`], and how aggregates are bound to columns.
+//! * `operation`: what a plan computes, and the kernel that it becomes. The builders are such operations: `scan`: [`Scan`]; `join`: [`Join`];
+//!   `cogroup`: [`CoGroup`]; `aggregate`: [`Aggregate`], and how aggregates are bound to columns.
 //! * `resolve`: sources brought onto common keys and schemas; collects every incompatibility.
 //! * `restrict`: the rows that sources are restricted to.
 //! * `split`: slots cut into key ranges.
@@ -11,10 +11,13 @@
 
 mod advice;
 mod aggregate;
+mod cogroup;
 mod explain;
+mod join;
 mod operation;
 mod resolve;
 mod restrict;
+mod scan;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -37,8 +40,11 @@ use crate::spec::BucketCount;
 
 pub(crate) use aggregate::Named;
 pub use aggregate::{Aggregate, AggregateInput};
-pub use operation::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS, Join, PlanOperation, Scan};
+pub use cogroup::{CoGroup, CoGroupChunks, DEFAULT_MAX_GROUP_ROWS};
+pub use join::Join;
+pub use operation::PlanOperation;
 pub(crate) use resolve::{Problems, Resolved, ResolvedSource};
+pub use scan::Scan;
 pub(crate) use split::{Part, parts};
 
 /// The default of [`PlanOptions::batch_size`]: what arrow's and parquet's readers use as well, small enough to stay in a core's cache.
