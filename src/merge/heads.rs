@@ -2,10 +2,12 @@
 
 use arrow::datatypes::ArrowNativeType;
 
-/// A number that has a head.
+/// A number as a key.
 pub(crate) trait Number: ArrowNativeType + Ord {
+    /// The number itself, or if it has more bits what of it fits.
     fn head(self) -> u64;
 
+    /// A hash that depends on the seed.
     fn hash(self, seed: u64) -> u64;
 }
 

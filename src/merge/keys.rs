@@ -49,7 +49,7 @@ pub(crate) trait Keys: Clone + Debug + Send + Sync + 'static {
 
     /// The first row whose key is less than the one before it.
     fn first_descent(&self) -> Option<usize> {
-        (1..self.len()).find(|&row| !self.equal(row, row - 1) && self.value(row) < self.value(row - 1))
+        (1..self.len()).find(|&row| self.value(row) < self.value(row - 1))
     }
 
     /// How many rows from `from` on, in sorted keys, are less than `bound`, or equal to it if `inclusive`.
@@ -234,9 +234,20 @@ impl Keys for BytesKeys {
 
     #[inline]
     fn equal(&self, a: usize, b: usize) -> bool {
-        // Of a dictionary's value, all views are the same.
+        self.same_view(a, b) || self.value(a) == self.value(b)
+    }
+
+    fn first_descent(&self) -> Option<usize> {
+        (1..self.len()).find(|&row| !self.same_view(row, row - 1) && self.value(row) < self.value(row - 1))
+    }
+}
+
+impl BytesKeys {
+    /// Whether two rows are one value in one place, as rows with the same value of a dictionary are.
+    #[inline]
+    fn same_view(&self, a: usize, b: usize) -> bool {
         let views = self.0.views();
-        views[a] == views[b] || self.value(a) == self.value(b)
+        views[a] == views[b]
     }
 }
 

@@ -53,7 +53,7 @@ class DuckDB:
         _copy(self.folder / "lineitem.parquet", target / "lineitem.parquet", "hash(l_orderkey) % 64, l_orderkey", self.threads)
 
     def objection(self, question):
-        return "there are no periods, only one sum so far" if question == "T6-tree" else None
+        return None
 
 
 def order(source, target, column):
